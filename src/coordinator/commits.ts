@@ -1,0 +1,127 @@
+import { LEVEL_NAMES, type LevelName } from '../format/levels.js';
+import { type Control, Slot } from '../ring/control.js';
+import type { Lsn } from '../types.js';
+
+/** One advance of one watermark. Events of a level are contiguous: each begins where the one before ended. */
+export interface CommitEvent {
+  level: LevelName;
+  /** The new watermark. */
+  lsn: Lsn;
+  /** The first LSN of this advance. */
+  first: Lsn;
+  records: number;
+  /** Encoded bytes of these records. */
+  bytes: number;
+  /** Milliseconds since the epoch. */
+  at: number;
+}
+
+interface Waiter {
+  lsn: Lsn;
+  resolve: () => void;
+  reject: (error: unknown) => void;
+}
+
+const LEVELS = 3;
+
+/**
+ * Turns watermarks in shared memory into events and promises. The actor posts one message when a watermark moves that
+ * somebody is interested in; however many commits happened by the time it is read, they come out as one advance. So a
+ * slow thread costs the log no memory.
+ */
+export class Commits {
+  readonly #control: Control;
+  readonly #emit: (event: CommitEvent) => void;
+  readonly #last: { lsn: Lsn; bytes: number }[];
+  readonly #waiters: Set<Waiter>[] = Array.from({ length: LEVELS }, () => new Set());
+  /** Levels that somebody listens to. */
+  #listened = 0;
+
+  constructor(control: Control, emit: (event: CommitEvent) => void) {
+    this.#control = control;
+    this.#emit = emit;
+    this.#last = Array.from({ length: LEVELS }, (_, level) => control.readCommit(level));
+  }
+
+  get waiting(): number {
+    return this.#waiters.reduce((sum, waiters) => sum + waiters.size, 0);
+  }
+
+  /** Bits of the levels whose events somebody listens to. */
+  setListened(levels: number): void {
+    // Advances from before somebody listened are nobody's.
+    for (let level = 0; level < LEVELS; level++) {
+      if ((levels & ~this.#listened & (1 << level)) !== 0) this.#last[level] = this.#control.readCommit(level);
+    }
+    this.#listened = levels;
+    this.#updateInterest();
+  }
+
+  waitFor(level: number, lsn: Lsn, signal?: AbortSignal): Promise<void> {
+    if (signal?.aborted) return Promise.reject(signal.reason);
+    return new Promise((resolve, reject) => {
+      const abort = () => {
+        this.#waiters[level].delete(waiter);
+        this.#updateInterest();
+        reject(signal!.reason);
+      };
+      const done = (settle: () => void) => {
+        signal?.removeEventListener('abort', abort);
+        settle();
+      };
+      const waiter: Waiter = {
+        lsn,
+        resolve: () => done(resolve),
+        reject: (error) => done(() => reject(error)),
+      };
+      signal?.addEventListener('abort', abort, { once: true });
+      this.#waiters[level].add(waiter);
+      this.#updateInterest();
+      // It may have been reached before the actor knew of our interest.
+      this.look();
+    });
+  }
+
+  /** The actor's message came: see how far it is. */
+  look(): void {
+    // Cleared before the watermarks are read: an advance after this posts another message.
+    Atomics.store(this.#control.slots, Slot.openerWake, 0);
+    for (let level = 0; level < LEVELS; level++) {
+      if ((this.#listened & (1 << level)) !== 0) this.#emitAdvance(level);
+      if (this.#waiters[level].size > 0) this.#settle(level);
+    }
+  }
+
+  rejectAll(error: unknown): void {
+    for (const waiters of this.#waiters) {
+      for (const waiter of waiters) waiter.reject(error);
+      waiters.clear();
+    }
+    this.#updateInterest();
+  }
+
+  #emitAdvance(level: number): void {
+    const { lsn, bytes, at } = this.#control.readCommit(level);
+    const last = this.#last[level];
+    if (lsn <= last.lsn) return;
+    this.#last[level] = { lsn, bytes };
+    const records = lsn - last.lsn;
+    this.#emit({ level: LEVEL_NAMES[level], lsn, first: last.lsn + 1, records, bytes: bytes - last.bytes, at });
+  }
+
+  #settle(level: number): void {
+    const watermark = this.#control.watermark(level);
+    for (const waiter of this.#waiters[level]) {
+      if (waiter.lsn > watermark) continue;
+      this.#waiters[level].delete(waiter);
+      waiter.resolve();
+    }
+    this.#updateInterest();
+  }
+
+  #updateInterest(): void {
+    let levels = this.#listened;
+    for (let level = 0; level < LEVELS; level++) if (this.#waiters[level].size > 0) levels |= 1 << level;
+    Atomics.store(this.#control.slots, Slot.interest, levels);
+  }
+}

@@ -1,0 +1,271 @@
+import { BroadcastChannel } from 'node:worker_threads';
+import type { WalError } from '../errors.js';
+import type { LogState } from '../format/state.js';
+import { Appender, type AppenderOptions } from '../producer/appender.js';
+import { closedError } from '../producer/arguments.js';
+import { makeHandle, type ProducerHandle } from '../producer/connect.js';
+import { expectLifeLine, forgetLifeLine } from '../producer/life-line.js';
+import { RecordWriter } from '../producer/producer.js';
+import type { RecoveryReport } from '../recovery/recover.js';
+import { Control, LogPhase } from '../ring/control.js';
+import { Ring } from '../ring/ring.js';
+import type { Spare } from '../segments/prepare.js';
+import type { Retired } from '../segments/retire.js';
+import type { SegmentInfo } from '../segments/segment-info.js';
+import { ActorLink } from './actor-link.js';
+import { type CommitEvent, Commits } from './commits.js';
+import { POOL_FRAME_BYTES } from './encode-frame.js';
+import { DirectoryLock } from './lock.js';
+import type { ActorReady } from './messages.js';
+import type { ResolvedOptions } from './options.js';
+import { Pool } from './pool.js';
+
+/** What the coordinator tells whoever opened the log. */
+export interface CoordinatorListener {
+  commit(event: CommitEvent): void;
+  rotated(current: SegmentInfo, sealed: SegmentInfo): void;
+  backpressure(waiting: boolean): void;
+  /** The log failed; told once. */
+  failed(error: WalError): void;
+  /** Work in the background failed; the log goes on. */
+  trouble(error: unknown): void;
+}
+
+/**
+ * The opening thread's side of an open log: holds the lock, starts the actor and the pool, appends through a ring of its
+ * own, turns watermarks into events, and does slow work on files one at a time.
+ */
+export class Coordinator {
+  readonly control: Control;
+  readonly appender: Appender;
+  readonly writer: RecordWriter;
+  readonly commits: Commits;
+  readonly report: RecoveryReport;
+  readonly #directory: string;
+  readonly #options: ResolvedOptions;
+  readonly #lock: DirectoryLock;
+  readonly #link: ActorLink;
+  readonly #pool: Pool;
+  #listener: CoordinatorListener = {
+    commit: ignore,
+    rotated: ignore,
+    backpressure: ignore,
+    failed: ignore,
+    trouble: ignore,
+  };
+  readonly #appenderOptions: AppenderOptions;
+  /** Channels of the producers in other threads, by the id of their ring. */
+  readonly #channels = new Map<number, string>();
+  /** Frames on their way through the pool. */
+  readonly #encoding = new Set<Promise<void>>();
+  #state: LogState;
+  #leftSpares: string[];
+  #leftUnfinished: string[];
+  /** Files that no longer belong to the log and are still there. */
+  #obsolete: string[];
+  #nextRing = 1;
+  #failureTold = false;
+  #closing = false;
+
+  static async open(directory: string, options: ResolvedOptions): Promise<Coordinator> {
+    const lock = DirectoryLock.acquire(directory);
+    try {
+      const control = new Control();
+      const ring = Ring.allocate(options.ringBytes);
+      const { segmentBytes, flushIntervalMs, syncMethod, recoveryMode, signal } = options;
+      const data = {
+        directory,
+        control: control.memory,
+        ring: ring.memory,
+        segmentBytes,
+        flushIntervalMs,
+        syncMethod,
+        recoveryMode,
+      };
+      const { link, ready } = await ActorLink.start(control, data, signal);
+      return new Coordinator(directory, options, lock, control, ring, link, ready);
+    } catch (error) {
+      lock.release();
+      throw error;
+    }
+  }
+
+  private constructor(
+    directory: string,
+    options: ResolvedOptions,
+    lock: DirectoryLock,
+    control: Control,
+    ring: Ring,
+    link: ActorLink,
+    ready: ActorReady,
+  ) {
+    this.#directory = directory;
+    this.#options = options;
+    this.#lock = lock;
+    this.#link = link;
+    this.control = control;
+    this.report = ready.report;
+    this.#state = ready.state;
+    this.#leftSpares = ready.spares;
+    this.#leftUnfinished = ready.unfinished;
+    this.#obsolete = ready.obsolete;
+    this.#pool = new Pool(options.encoders);
+    this.commits = new Commits(control, (event) => this.#listener.commit(event));
+    const { frameBytes, maxRecordBytes } = options;
+    this.#appenderOptions = { frameBytes, maxRecordBytes, encodeBytes: POOL_FRAME_BYTES };
+    this.appender = new Appender(ring, control, this.#appenderOptions, {
+      encode: (frame) => this.#encode(ring, frame),
+      hold: (busy) => link.hold(busy),
+      backpressure: (waiting) => this.#listener.backpressure(waiting),
+    });
+    this.writer = new RecordWriter(this.appender, control, options.level);
+    link.listen({
+      wake: () => this.#woken(),
+      rotated: ({ current, sealed }) => sealed && this.#listener.rotated(current, sealed),
+      ringDropped: (id) => {
+        forgetLifeLine(this.#channels.get(id)!);
+        this.#channels.delete(id);
+      },
+      wantSpare: () => this.#background(() => this.#provideSpare()),
+      died: () => this.#actorDied(),
+    });
+    if (this.#obsolete.length > 0 && options.autoCleanup) this.#background(() => this.#retire());
+  }
+
+  /** Takes over from here on; called before any event can arrive. */
+  listen(listener: CoordinatorListener): void {
+    this.#listener = listener;
+  }
+
+  get state(): LogState {
+    return this.#state;
+  }
+
+  /** Everything appended before this call, in any thread, is on disk when it resolves. */
+  async sync(): Promise<void> {
+    await this.appender.flushed();
+    await Promise.all(this.#encoding);
+    await this.#link.request({ op: 'sync' });
+  }
+
+  rotate(): Promise<void> {
+    return this.#pool.exclusively(async () => {
+      await this.appender.flushed();
+      await Promise.all(this.#encoding);
+      await this.#link.request({ op: 'rotate' });
+    });
+  }
+
+  checkpoint(lsn: number): Promise<void> {
+    return this.#pool.exclusively(async () => {
+      this.#state = await this.#link.request<LogState>({ op: 'checkpoint', lsn });
+    });
+  }
+
+  /** `recycle`: whether files may be written over, which nobody may be reading then. */
+  cleanup(recycle: () => boolean): Promise<Retired> {
+    return this.#pool.exclusively(async () => {
+      const { state, gone } = await this.#link.request<{ state: LogState; gone: SegmentInfo[] }>({ op: 'cleanup' });
+      this.#state = state;
+      this.#obsolete.push(...gone.map((segment) => segment.name));
+      return this.#retire(recycle());
+    });
+  }
+
+  producer(): ProducerHandle {
+    const ring = Ring.allocate(this.#options.ringBytes);
+    const handle = makeHandle(ring, this.control, this.#options.level, this.#appenderOptions);
+    const id = this.#nextRing++;
+    this.#channels.set(id, handle.channel);
+    expectLifeLine(handle.channel, () => {
+      if (this.control.phase === LogPhase.Running) void this.#link.request({ op: 'dropRing', id }).catch(() => {});
+    });
+    void this.#link.request({ op: 'addRing', id, ring: ring.memory, channel: handle.channel }).catch(() => {});
+    return handle;
+  }
+
+  async close(): Promise<void> {
+    this.#closing = true;
+    this.writer.refuse(closedError());
+    await this.appender.settled();
+    await this.#pool.close();
+    await this.#link.close().catch((error) => this.#listener.trouble(error));
+    for (const channel of this.#channels.values()) forgetLifeLine(channel);
+    this.commits.look();
+    this.commits.rejectAll(closedError());
+    this.#lock.release();
+  }
+
+  #encode(ring: Ring, frame: number): void {
+    const done = this.#pool.encode(ring, this.control, frame);
+    this.#encoding.add(done);
+    void done.finally(() => this.#encoding.delete(done));
+  }
+
+  #woken(): void {
+    this.appender.wake();
+    this.commits.look();
+    if (this.control.phase === LogPhase.Failed) this.#tellFailure();
+  }
+
+  #tellFailure(): void {
+    if (this.#failureTold) return;
+    this.#failureTold = true;
+    const error = this.#link.failure();
+    this.commits.rejectAll(error);
+    this.#listener.failed(error);
+  }
+
+  /** Nobody is left to wake the producers but this thread. */
+  #actorDied(): void {
+    for (const name of this.#channels.values()) {
+      const channel = new BroadcastChannel(name);
+      channel.postMessage(0);
+      channel.close();
+    }
+    this.#woken();
+  }
+
+  async #provideSpare(): Promise<void> {
+    let spare: Spare | undefined;
+    const { segmentBytes } = this.#options;
+    const directory = this.#directory;
+    try {
+      if (this.#leftSpares.length + this.#leftUnfinished.length > 0) {
+        const left = { spares: this.#leftSpares, unfinished: this.#leftUnfinished };
+        this.#leftSpares = [];
+        this.#leftUnfinished = [];
+        spare = await this.#pool.maintain<Spare | undefined>({ op: 'adopt', directory, segmentBytes, ...left });
+      }
+      spare ??= await this.#pool.maintain<Spare>({ op: 'prepare', directory, bytes: segmentBytes });
+    } catch (error) {
+      // No room: the actor meets it when it needs the segment, and tells the appends. Anything else is worth saying.
+      if ((error as WalError).code !== 'ERR_WAL_NO_SPACE') throw error;
+    } finally {
+      await this.#link.request({ op: 'addSpare', spare }).catch(() => {});
+    }
+  }
+
+  async #retire(recycle = false): Promise<Retired> {
+    if (this.#obsolete.length === 0) return { segments: 0, bytes: 0, spares: [] };
+    const names = [...this.#obsolete];
+    const { segmentBytes } = this.#options;
+    const retired = await this.#pool.maintain<Retired>({
+      op: 'retire',
+      directory: this.#directory,
+      names,
+      recycle: recycle ? 1 : 0,
+      segmentBytes,
+    });
+    this.#obsolete = this.#obsolete.filter((name) => !names.includes(name));
+    for (const spare of retired.spares) await this.#link.request({ op: 'addSpare', spare });
+    return retired;
+  }
+
+  #background(work: () => Promise<unknown>): void {
+    if (this.#closing) return;
+    this.#pool.exclusively(work).catch((error) => this.#listener.trouble(error));
+  }
+}
+
+function ignore(): void {}

@@ -1,0 +1,129 @@
+import { availableParallelism } from 'node:os';
+import { invalidArgument } from '../errors.js';
+import { checkLevel, checkSignal, describe } from '../producer/arguments.js';
+import type { Durability, RecoveryMode, SyncMethod } from '../types.js';
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+
+export interface OpenOptions {
+  /** For appends that name none. @default 'disk' */
+  durability?: Durability;
+  /** Size of a segment file in bytes, prepared ahead of need. A larger record gets a larger file. @default 64 MiB */
+  segmentBytes?: number;
+  /** Shared memory of each producer thread in bytes; bounds what it has in flight. @default 16 MiB */
+  ringBytes?: number;
+  /** Limit of one record in bytes, checked at append. @default a quarter of the ring */
+  maxRecordBytes?: number;
+  /** Target size of one frame in bytes. @default 256 KiB */
+  frameBytes?: number;
+  /** Threads of the Piscina pool that encodes large frames. @default by the machine: cores - 1, at least 1, at most 4 */
+  encoders?: number;
+  /** Only 'none' so far. @default 'none' */
+  compression?: 'none';
+  /** How bytes reach stable storage: a call after the write, or files opened with O_DSYNC. @default 'fdatasync' */
+  syncMethod?: SyncMethod;
+  /** The longest that an unsynced record stays so, in milliseconds; 0: never sync on time alone. @default 1000 */
+  flushIntervalMs?: number;
+  /** What to do about an unfinished end of the log. 'strict' refuses it. @default 'tolerate-torn-tail' */
+  recoveryMode?: RecoveryMode;
+  /** Whether a directory that does not exist is made. @default true */
+  createIfMissing?: boolean;
+  /** Takes no lock and may run beside a writer in another process; nothing can be appended. @default false */
+  readOnly?: boolean;
+  /** Clean up after each checkpoint. @default true */
+  autoCleanup?: boolean;
+  /** Aborts the opening. */
+  signal?: AbortSignal;
+}
+
+export interface ResolvedOptions extends Required<Omit<OpenOptions, 'signal' | 'durability' | 'compression'>> {
+  level: number;
+  signal: AbortSignal | undefined;
+}
+
+const KNOWN = new Set([
+  'durability',
+  'segmentBytes',
+  'ringBytes',
+  'maxRecordBytes',
+  'frameBytes',
+  'encoders',
+  'compression',
+  'encryptionKey',
+  'syncMethod',
+  'flushIntervalMs',
+  'recoveryMode',
+  'createIfMissing',
+  'readOnly',
+  'autoCleanup',
+  'signal',
+  'replica',
+]);
+
+export function resolveOptions(options: OpenOptions): ResolvedOptions {
+  if (typeof options !== 'object' || options === null)
+    throw invalidArgument(`options must be an object, not ${describe(options)}.`);
+  const unknown = Object.keys(options).find((name) => !KNOWN.has(name));
+  if (unknown !== undefined) throw invalidArgument(`There is no option '${unknown}'.`);
+  refuseWhatIsNotThere(options as Record<string, unknown>);
+  const ringBytes = size(options.ringBytes ?? 16 * MIB, 'ringBytes', 64 * KIB, 1024 * MIB);
+  const { signal } = options;
+  if (signal !== undefined) checkSignal(signal);
+  return {
+    level: checkLevel(options.durability ?? 'disk'),
+    segmentBytes: size(options.segmentBytes ?? 64 * MIB, 'segmentBytes', 64 * KIB, 4096 * MIB),
+    ringBytes,
+    maxRecordBytes: integer(
+      options.maxRecordBytes ?? Math.floor(ringBytes / 4),
+      'maxRecordBytes',
+      1,
+      Math.floor(ringBytes / 4),
+    ),
+    frameBytes: integer(
+      options.frameBytes ?? Math.min(256 * KIB, ringBytes / 4),
+      'frameBytes',
+      4 * KIB,
+      Math.floor(ringBytes / 4),
+    ),
+    encoders: integer(options.encoders ?? Math.min(4, Math.max(1, availableParallelism() - 1)), 'encoders', 1, 64),
+    syncMethod: oneOf(options.syncMethod ?? 'fdatasync', 'syncMethod', ['fdatasync', 'dsync']),
+    flushIntervalMs: integer(options.flushIntervalMs ?? 1000, 'flushIntervalMs', 0, 2 ** 31 - 1),
+    recoveryMode: oneOf(options.recoveryMode ?? 'tolerate-torn-tail', 'recoveryMode', ['tolerate-torn-tail', 'strict']),
+    createIfMissing: flag(options.createIfMissing ?? true, 'createIfMissing'),
+    readOnly: flag(options.readOnly ?? false, 'readOnly'),
+    autoCleanup: flag(options.autoCleanup ?? true, 'autoCleanup'),
+    signal,
+  };
+}
+
+function refuseWhatIsNotThere(options: Record<string, unknown>): void {
+  if (options.replica !== undefined) throw invalidArgument("The option 'replica' is not available in this version.");
+  if (options.encryptionKey !== undefined)
+    throw invalidArgument("The option 'encryptionKey' is not available in this version.");
+  if ((options.compression ?? 'none') !== 'none') {
+    throw invalidArgument(`compression must be 'none' in this version, not ${describe(options.compression)}.`);
+  }
+}
+
+function integer(value: unknown, name: string, least: number, most: number): number {
+  if (Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most) return value as number;
+  throw invalidArgument(`${name} must be a whole number from ${least} to ${most}, not ${describe(value)}.`);
+}
+
+/** A size in bytes, rounded up to whole blocks. */
+function size(value: unknown, name: string, least: number, most: number): number {
+  return Math.ceil(integer(value, name, least, most) / 4096) * 4096;
+}
+
+function flag(value: unknown, name: string): boolean {
+  if (typeof value === 'boolean') return value;
+  throw invalidArgument(`${name} must be true or false, not ${describe(value)}.`);
+}
+
+function oneOf<T extends string>(value: unknown, name: string, allowed: readonly T[]): T {
+  if ((allowed as readonly unknown[]).includes(value)) return value as T;
+  throw invalidArgument(
+    `${name} must be one of ${allowed.map((item) => `'${item}'`).join(', ')}, not ${describe(value)}.`,
+  );
+}

@@ -1,0 +1,150 @@
+import { crc32 } from './checksum.js';
+import { align8, readU64, writeU64 } from './integers.js';
+
+/**
+ * A frame is one group of records: the unit of checksum, compression and atomicity.
+ *
+ *   0        4    5     6     7          8            12         16       20
+ *   | "RWLF" |type|flags|codec|encryption|stored bytes|raw bytes |records |payload CRC|
+ *   24               32                40              48               56          60         64
+ *   | first LSN      | durable LSN     | segment salt  | time, ms       |previous CRC|header CRC|
+ *   64 ... stored bytes of payload ... zero bytes up to a multiple of 8
+ *
+ * The encoder (any thread) fills bytes 4 to 24; the sequencer alone fills 24 to 64. That split is what lets
+ * encoding run in parallel while sequencing stays cheap.
+ */
+export const FRAME_HEADER_BYTES = 64;
+export const FRAME_MAGIC = 0x464c5752; // "RWLF" read as a little-endian number
+
+export const FrameType = { Records: 1, Seal: 2, State: 3 } as const;
+export const FrameCodec = { None: 0 } as const;
+
+export const Field = {
+  magic: 0,
+  type: 4,
+  flags: 5,
+  codec: 6,
+  encryption: 7,
+  storedBytes: 8,
+  rawBytes: 12,
+  records: 16,
+  payloadCrc: 20,
+  firstLsn: 24,
+  durableLsn: 32,
+  salt: 40,
+  timestamp: 48,
+  previousCrc: 56,
+  headerCrc: 60,
+} as const;
+
+/** Eight random bytes that tell the frames of one segment from what a recycled file held before. */
+export interface Salt {
+  low: number;
+  high: number;
+}
+
+export interface FrameHeader {
+  type: number;
+  flags: number;
+  codec: number;
+  encryption: number;
+  storedBytes: number;
+  rawBytes: number;
+  records: number;
+  payloadCrc: number;
+  firstLsn: number;
+  durableLsn: number;
+  timestamp: number;
+  previousCrc: number;
+  headerCrc: number;
+}
+
+/** What a frame with `storedBytes` of payload takes in the file. */
+export function frameBytes(storedBytes: number): number {
+  return align8(FRAME_HEADER_BYTES + storedBytes);
+}
+
+/** The encoder's half of the header. `bytes` starts at the frame. */
+export function writeEncoderFields(
+  view: DataView,
+  at: number,
+  type: number,
+  storedBytes: number,
+  rawBytes: number,
+  records: number,
+): void {
+  view.setUint32(at, FRAME_MAGIC, true);
+  view.setUint32(at + Field.type, type, true); // flags, codec and encryption: zero
+  view.setUint32(at + Field.storedBytes, storedBytes, true);
+  view.setUint32(at + Field.rawBytes, rawBytes, true);
+  view.setUint32(at + Field.records, records, true);
+}
+
+/** The sequencer's half. Returns the header's checksum, which the next frame repeats. */
+export function writeSequencerFields(
+  view: DataView,
+  bytes: Uint8Array,
+  at: number,
+  firstLsn: number,
+  durableLsn: number,
+  salt: Salt,
+  timestamp: number,
+  previousCrc: number,
+): number {
+  writeU64(view, at + Field.firstLsn, firstLsn);
+  writeU64(view, at + Field.durableLsn, durableLsn);
+  view.setUint32(at + Field.salt, salt.low, true);
+  view.setUint32(at + Field.salt + 4, salt.high, true);
+  writeU64(view, at + Field.timestamp, timestamp);
+  view.setUint32(at + Field.previousCrc, previousCrc, true);
+  const crc = crc32(bytes.subarray(at, at + Field.headerCrc));
+  view.setUint32(at + Field.headerCrc, crc, true);
+  return crc;
+}
+
+/**
+ * Reads the header at `at`, or returns undefined when the bytes there are not a whole header of this segment: wrong
+ * magic, wrong salt, or a checksum that does not hold. Nothing in it is used before its checksum held.
+ */
+export function readFrameHeader(view: DataView, bytes: Uint8Array, at: number, salt: Salt): FrameHeader | undefined {
+  if (at + FRAME_HEADER_BYTES > bytes.byteLength) return undefined;
+  if (view.getUint32(at, true) !== FRAME_MAGIC) return undefined;
+  if (view.getUint32(at + Field.salt, true) !== salt.low) return undefined;
+  if (view.getUint32(at + Field.salt + 4, true) !== salt.high) return undefined;
+  const headerCrc = view.getUint32(at + Field.headerCrc, true);
+  if (crc32(bytes.subarray(at, at + Field.headerCrc)) !== headerCrc) return undefined;
+  return {
+    type: bytes[at + Field.type],
+    flags: bytes[at + Field.flags],
+    codec: bytes[at + Field.codec],
+    encryption: bytes[at + Field.encryption],
+    storedBytes: view.getUint32(at + Field.storedBytes, true),
+    rawBytes: view.getUint32(at + Field.rawBytes, true),
+    records: view.getUint32(at + Field.records, true),
+    payloadCrc: view.getUint32(at + Field.payloadCrc, true),
+    firstLsn: readU64(view, at + Field.firstLsn),
+    durableLsn: readU64(view, at + Field.durableLsn),
+    timestamp: readU64(view, at + Field.timestamp),
+    previousCrc: view.getUint32(at + Field.previousCrc, true),
+    headerCrc,
+  };
+}
+
+/** Builds a whole frame that the log writes for itself (seal, state): no ring, no encoder. */
+export function buildFrame(
+  type: number,
+  payload: Uint8Array,
+  firstLsn: number,
+  durableLsn: number,
+  salt: Salt,
+  timestamp: number,
+  previousCrc: number,
+): { bytes: Uint8Array; headerCrc: number } {
+  const bytes = new Uint8Array(frameBytes(payload.byteLength));
+  const view = new DataView(bytes.buffer);
+  bytes.set(payload, FRAME_HEADER_BYTES);
+  writeEncoderFields(view, 0, type, payload.byteLength, payload.byteLength, 0);
+  view.setUint32(Field.payloadCrc, crc32(payload), true);
+  const headerCrc = writeSequencerFields(view, bytes, 0, firstLsn, durableLsn, salt, timestamp, previousCrc);
+  return { bytes, headerCrc };
+}

@@ -1,0 +1,33 @@
+import { corrupt } from '../errors.js';
+
+/**
+ * What must outlive older segments. The header of each segment carries it as it was when the segment began, a state
+ * frame whenever it changes, and the seal as it was at the end: so the newest one is always in the last segment.
+ * Stored as JSON in UTF-8: small, rarely written, and an older reader can step over keys that it does not know.
+ */
+export interface LogState {
+  /** The state up to this LSN is safe outside the log; 0 before the first checkpoint. */
+  checkpoint: number;
+  /** Records below this LSN were given up by clean-up; what still lies around of them is not part of the log. */
+  low: number;
+  /** Named consumers and the LSN that each acknowledged last. */
+  subscriptions: Record<string, number>;
+}
+
+export const EMPTY_STATE: LogState = { checkpoint: 0, low: 1, subscriptions: {} };
+
+export function encodeState(state: LogState): Uint8Array {
+  return new TextEncoder().encode(JSON.stringify(state));
+}
+
+export function decodeState(bytes: Uint8Array): LogState {
+  try {
+    const { checkpoint = 0, low = 1, subscriptions = {}, ...rest } = JSON.parse(Buffer.from(bytes).toString('utf8'));
+    if (!Number.isSafeInteger(checkpoint) || !Number.isSafeInteger(low)) throw new TypeError('not an LSN');
+    return { ...rest, checkpoint, low, subscriptions };
+  } catch (cause) {
+    throw Object.assign(corrupt('The state stored in a segment is not readable, though its checksum holds.', {}), {
+      cause,
+    });
+  }
+}

@@ -1,0 +1,27 @@
+export type { CommitEvent } from './coordinator/commits.js';
+export type { OpenOptions } from './coordinator/options.js';
+export { WAL_ERROR_CODES, WalError, type WalErrorCode } from './errors.js';
+export type { RecoverTarget, Replayed, ReplayHandler, ReplayOperation } from './kv/replay.js';
+export type { AppendOptions, BatchOperation } from './producer/arguments.js';
+export { connect, type Producer, type ProducerHandle } from './producer/connect.js';
+export type { LsnRange } from './producer/producer.js';
+export type { Reader } from './reader/reader.js';
+export {
+  type Bytes,
+  type Durability,
+  DurabilityLevel,
+  type Lsn,
+  type RecoveryMode,
+  type RecoveryReport,
+  type SyncMethod,
+  type WalRecord,
+} from './types.js';
+export {
+  type CleanupResult,
+  type ReadOptions,
+  type RecoverOptions,
+  type ReplayOptions,
+  type WalEvents,
+  type WalStats,
+  WriteAheadLog,
+} from './wal.js';

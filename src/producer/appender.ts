@@ -1,0 +1,448 @@
+import { createHistogram, type RecordableHistogram } from 'node:perf_hooks';
+import { WalError } from '../errors.js';
+import { crc32 } from '../format/checksum.js';
+import { Field, FRAME_HEADER_BYTES, FrameType, writeEncoderFields } from '../format/frame.js';
+import { align8, varintBytes, writeVarint } from '../format/integers.js';
+import { RECORD_OVERHEAD_BYTES, RecordKind, writeRecordPrefix } from '../format/record.js';
+import { type Control, LogPhase } from '../ring/control.js';
+import { DESCRIPTORS, Descriptor, FrameFlag, FrameOutcome, FrameState, type Ring, RingSlot } from '../ring/ring.js';
+import type { Bytes } from '../types.js';
+import { byteLength, closedError, tooLarge } from './arguments.js';
+import { PendingFrame, type Reject, type Resolve } from './pending-frame.js';
+import { Poller } from './poller.js';
+import { WaitingLine } from './waiting-line.js';
+
+/** One record to be written. `key` is undefined for opaque records, `value` for deletes. */
+export interface Entry {
+  kind: number;
+  key: Bytes | undefined;
+  value: Bytes | undefined;
+}
+
+export interface AppenderOptions {
+  /** Target size of a frame. */
+  frameBytes: number;
+  maxRecordBytes: number;
+  /** Frames of this many bytes and more are encoded by `encode`. */
+  encodeBytes: number;
+}
+
+export interface AppenderHost {
+  /** Hands a frame to the encoders, which must lead to `Ready`. Undefined: encode in this thread. */
+  encode?: (frame: number) => void;
+  /** Something is in flight, or nothing is any more: whether the thread must stay alive. */
+  hold(busy: boolean): void;
+  /** Appends began or ceased to wait for room in the ring. */
+  backpressure(waiting: boolean): void;
+}
+
+/**
+ * A frame is published when it reaches this size, though the tick is not over, so that the actor starts while the
+ * producer is still appending. Measured: `node dist/bench/publish.js`.
+ */
+export const PUBLISH_BYTES = 16 * 1024;
+
+interface Waiting {
+  /** One record, or the records of an atomic batch. Undefined once the append was aborted. */
+  entries: Entry | Entry[] | undefined;
+  level: number;
+  resolve: Resolve;
+  reject: Reject;
+}
+
+/**
+ * The append side of one thread: copies records into the thread's own ring, groups them in frames, and resolves their
+ * promises as the actor's counters move. The same in every thread.
+ */
+export class Appender {
+  readonly ring: Ring;
+  readonly latency: readonly RecordableHistogram[] = [createHistogram(), createHistogram(), createHistogram()];
+  readonly #control: Control;
+  readonly #options: AppenderOptions;
+  readonly #host: AppenderHost;
+  readonly #pending: PendingFrame[];
+  readonly #line = new WaitingLine<Waiting>();
+  readonly #poller: Poller;
+  /** The most a batch may take: with an empty ring, half of it lies in one piece wherever the head stands. */
+  readonly #maxFrameBytes: number;
+
+  // The frame that is open, if `#open`: its place in the ring, how far it is filled and how far it may be.
+  #open = false;
+  #frameStart = 0;
+  #cursor = 0;
+  #limit = 0;
+  #records = 0;
+  #flags = 0;
+
+  // Bytes, counted since the ring was made: `#head` given out, `#tail` written to the file.
+  #head = 0;
+  #tail = 0;
+  // Frames, counted since the ring was made.
+  #published = 0;
+  #sequenced = 0;
+  #written = 0;
+  #synced = 0;
+  #retired = 0;
+  /** Promises not settled yet, those of the open frame included. */
+  #unsettled = 0;
+  #flushScheduled = false;
+  #failed = false;
+  readonly #whenSettled: (() => void)[] = [];
+
+  constructor(ring: Ring, control: Control, options: AppenderOptions, host: AppenderHost) {
+    this.ring = ring;
+    this.#control = control;
+    this.#options = options;
+    this.#host = host;
+    this.#maxFrameBytes = Math.floor(ring.dataBytes / 2);
+    this.#pending = Array.from({ length: DESCRIPTORS }, () => new PendingFrame());
+    this.#poller = new Poller(ring, () => this.#progress());
+  }
+
+  /** Appends waiting for room in the ring. */
+  get queued(): number {
+    return this.#line.length;
+  }
+
+  get inFlight(): number {
+    return this.#unsettled + this.#line.length;
+  }
+
+  get ringUse(): number {
+    return this.#head - this.#tail + (this.#open ? this.#cursor - this.#frameStart : 0);
+  }
+
+  /** Appends one record. Everything was checked but its size. */
+  append(entry: Entry, level: number, resolve: Resolve, reject: Reject): Waiting | undefined {
+    const bytes = bodyBytes(entry);
+    if (bytes > this.#options.maxRecordBytes) {
+      reject(tooLarge(bytes, this.#options.maxRecordBytes));
+      return undefined;
+    }
+    if (this.#line.length === 0 && this.#tryAppend(entry, bytes, level, resolve, reject)) return undefined;
+    return this.#waitInLine(copyEntry(entry), level, resolve, reject);
+  }
+
+  /** Appends records that recovery takes whole or not at all: all in one frame. `resolve` gets the LSN of the first. */
+  appendGroup(entries: Entry[], level: number, resolve: Resolve, reject: Reject): Waiting | undefined {
+    let bytes = 0;
+    for (const entry of entries) {
+      const body = bodyBytes(entry);
+      if (body > this.#options.maxRecordBytes) {
+        reject(tooLarge(body, this.#options.maxRecordBytes));
+        return undefined;
+      }
+      bytes += body + RECORD_OVERHEAD_BYTES;
+    }
+    const limit = this.#maxFrameBytes - FRAME_HEADER_BYTES - 8;
+    if (bytes > limit) {
+      reject(tooLarge(bytes, limit, 'An atomic batch'));
+      return undefined;
+    }
+    if (this.#line.length === 0 && this.#tryAppendGroup(entries, bytes, level, resolve, reject)) return undefined;
+    return this.#waitInLine(entries.map(copyEntry), level, resolve, reject);
+  }
+
+  /** Takes an append that waits in line out of it. Returns false when it is in the ring already. */
+  abandon(waiting: Waiting | undefined): boolean {
+    if (waiting?.entries === undefined) return false;
+    waiting.entries = undefined;
+    return true;
+  }
+
+  /** Resolves once everything appended before this call is in the ring and published. */
+  flushed(): Promise<void> {
+    if (this.#line.length === 0) {
+      this.publish();
+      return Promise.resolve();
+    }
+    // An empty batch at the end of the line: it passes when everything before it has.
+    return new Promise((resolve, reject) => {
+      this.#waitInLine([], 0, () => resolve(), reject);
+    });
+  }
+
+  /** Resolves once nothing of this thread is in flight any more, however that ended. */
+  settled(): Promise<void> {
+    this.publish();
+    this.#progress();
+    if (!this.#busy) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#whenSettled.push(resolve);
+      this.#poller.start();
+    });
+  }
+
+  /** The actor moved a counter, or the log failed. Called when a message came; harmless at any time. */
+  wake(): void {
+    this.#poller.woken();
+  }
+
+  /** Publishes the open frame, so that the actor may take it. */
+  publish(): void {
+    if (!this.#open || this.#records === 0) return;
+    const { ring } = this;
+    const start = this.#frameStart;
+    const storedBytes = this.#cursor - start - FRAME_HEADER_BYTES;
+    const bytes = align8(this.#cursor - start);
+    ring.data.fill(0, this.#cursor, start + bytes);
+    writeEncoderFields(ring.view, start, FrameType.Records, storedBytes, storedBytes, this.#records);
+    const pool = bytes >= this.#options.encodeBytes;
+    if (pool && this.#host.encode === undefined) {
+      const payload = ring.data.subarray(start + FRAME_HEADER_BYTES, this.#cursor);
+      ring.view.setUint32(start + Field.payloadCrc, crc32(payload), true);
+    }
+    const frame = this.#published++;
+    const at = ring.descriptor(frame);
+    ring.descriptors[at + Descriptor.offset] = start;
+    ring.descriptors[at + Descriptor.bytes] = bytes;
+    ring.descriptors[at + Descriptor.flags] = pool ? this.#flags : this.#flags | FrameFlag.NeedsCrc;
+    this.#head += bytes;
+    const pending = this.#pendingOf(frame);
+    pending.end = this.#head;
+    pending.records = this.#records;
+    this.#open = false;
+    this.#host.hold(true);
+    if (pool && this.#host.encode !== undefined) {
+      ring.setState(frame, FrameState.Encoding);
+      this.#host.encode(frame);
+    } else {
+      ring.setState(frame, FrameState.Ready);
+      this.#control.ring();
+    }
+    this.#poller.start();
+  }
+
+  /** Rejects whatever is not settled, because the log failed or was closed under it. */
+  #failAll(error: WalError): void {
+    this.#failed = true;
+    this.#open = false;
+    for (let frame = this.#retired; frame <= this.#published; frame++) {
+      this.#unsettled -= this.#pendingOf(frame).rejectAll(error);
+    }
+    for (const waiting of this.#line.drain()) waiting.reject(error);
+    this.#host.hold(false);
+  }
+
+  #pendingOf(frame: number): PendingFrame {
+    return this.#pending[frame % DESCRIPTORS];
+  }
+
+  #waitInLine(entries: Entry | Entry[], level: number, resolve: Resolve, reject: Reject): Waiting {
+    const waiting: Waiting = { entries, level, resolve, reject };
+    this.#line.push(waiting);
+    if (this.#line.length === 1) {
+      this.#host.hold(true);
+      this.#host.backpressure(true);
+      Atomics.store(this.ring.head, RingSlot.wantsSpace, 1);
+      this.publish();
+      this.#poller.start();
+    }
+    return waiting;
+  }
+
+  #tryAppend(entry: Entry, body: number, level: number, resolve: Resolve, reject: Reject): boolean {
+    if (!this.#ensureFrame(body + RECORD_OVERHEAD_BYTES)) return false;
+    this.#await(level, resolve, reject);
+    this.#writeRecord(entry, body);
+    this.#afterWrite();
+    return true;
+  }
+
+  #tryAppendGroup(entries: Entry[], bytes: number, level: number, resolve: Resolve, reject: Reject): boolean {
+    if (entries.length === 0) {
+      this.publish();
+      resolve(0);
+      return true;
+    }
+    if (!this.#ensureFrame(bytes)) return false;
+    this.#await(level, resolve, reject);
+    for (const entry of entries) this.#writeRecord(entry, bodyBytes(entry));
+    this.#afterWrite();
+    return true;
+  }
+
+  #await(level: number, resolve: Resolve, reject: Reject): void {
+    this.#pendingOf(this.#published).waiters[level].add(resolve, reject, this.#records);
+    this.#flags |= FrameFlag.WantsMemory << level;
+    this.#unsettled++;
+  }
+
+  #writeRecord({ kind, key, value }: Entry, body: number): void {
+    const { data } = this.ring;
+    let at = writeRecordPrefix(data, this.#cursor, kind, body);
+    if (kind === RecordKind.Put) at = writeVarint(data, at, byteLength(key!));
+    if (key !== undefined) at = writeBytes(data, at, key);
+    if (value !== undefined) at = writeBytes(data, at, value);
+    this.#cursor = at;
+    this.#records++;
+  }
+
+  #afterWrite(): void {
+    if (this.#cursor - this.#frameStart >= PUBLISH_BYTES) this.publish();
+    else if (!this.#flushScheduled) {
+      this.#flushScheduled = true;
+      // After all microtasks of this turn: everything that is appended together goes out together.
+      process.nextTick(this.#flush);
+    }
+  }
+
+  readonly #flush = (): void => {
+    this.#flushScheduled = false;
+    this.publish();
+  };
+
+  /** An open frame with room for `bytes` more of records. */
+  #ensureFrame(bytes: number): boolean {
+    if (this.#open) {
+      if (this.#cursor + bytes <= this.#limit) return true;
+      this.publish();
+    }
+    if (this.#beginFrame(FRAME_HEADER_BYTES + bytes + 8)) return true;
+    // Perhaps the actor has been busy since we looked last.
+    this.#collect();
+    return this.#beginFrame(FRAME_HEADER_BYTES + bytes + 8);
+  }
+
+  #beginFrame(bytes: number): boolean {
+    if (this.#published - this.#retired >= DESCRIPTORS) return false;
+    const { dataBytes } = this.ring;
+    let start = this.#head % dataBytes;
+    if (start + bytes > dataBytes) {
+      // It must lie in one piece: leave the rest of this round unused. In an empty ring that costs nothing.
+      if (this.#head === this.#tail) this.#tail += dataBytes - start;
+      else if (this.#head - this.#tail + (dataBytes - start) + bytes > dataBytes) return false;
+      this.#head += dataBytes - start;
+      start = 0;
+    }
+    const free = dataBytes - (this.#head - this.#tail);
+    if (free < bytes) return false;
+    const room = Math.min(free, dataBytes - start, Math.max(bytes, this.#options.frameBytes));
+    this.#open = true;
+    this.#frameStart = start;
+    this.#cursor = start + FRAME_HEADER_BYTES;
+    this.#limit = start + room - 8;
+    this.#records = 0;
+    this.#flags = 0;
+    this.#pendingOf(this.#published).startedAt = performance.now();
+    return true;
+  }
+
+  /** Settles what the actor's counters allow, admits who waits in line. Returns whether anything is still in flight. */
+  #progress(): boolean {
+    this.#collect();
+    const { phase } = this.#control;
+    if (phase !== LogPhase.Running && !this.#failed) {
+      // What the counters say was done before the end is done: look once more, behind the phase.
+      this.#collect();
+      this.#failAll(phase === LogPhase.Failed ? this.#indeterminate() : closedError());
+    }
+    this.#admit();
+    const busy = this.#busy;
+    if (!busy) {
+      this.#host.hold(false);
+      for (const resolve of this.#whenSettled.splice(0)) resolve();
+    }
+    return busy;
+  }
+
+  get #busy(): boolean {
+    if (this.#failed) return false;
+    return this.#published > this.#written || this.#unsettled > 0 || this.#line.length > 0;
+  }
+
+  #collect(): void {
+    const { ring } = this;
+    for (let n = ring.ahead(RingSlot.sequenced, this.#sequenced); n > 0; n--) this.#onSequenced(this.#sequenced++);
+    for (let n = ring.ahead(RingSlot.written, this.#written); n > 0; n--) {
+      const pending = this.#pendingOf(this.#written++);
+      this.#tail = pending.end;
+      this.#settle(pending, 1);
+    }
+    for (let n = ring.ahead(RingSlot.synced, this.#synced); n > 0; n--) {
+      // Frames that nobody wanted on disk were retired when they were written; their book may be in use again.
+      if (this.#synced >= this.#retired) this.#settle(this.#pendingOf(this.#synced), 2);
+      this.#synced++;
+    }
+    while (this.#retired < this.#written && this.#pendingOf(this.#retired).unsettled === 0) this.#retired++;
+  }
+
+  #onSequenced(frame: number): void {
+    const at = this.ring.descriptor(frame);
+    const pending = this.#pendingOf(frame);
+    if (this.ring.descriptors[at + Descriptor.outcome] === FrameOutcome.NoSpace) {
+      this.#unsettled -= pending.rejectAll(noSpace());
+      return;
+    }
+    pending.firstLsn = this.ring.lsn(at);
+    this.#settle(pending, 0);
+  }
+
+  #settle(pending: PendingFrame, level: number): void {
+    const waiters = pending.waiters[level];
+    if (waiters.count === 0) return;
+    const elapsed = performance.now() - pending.startedAt;
+    this.latency[level].record(Math.max(1, Math.round(elapsed * 1e6)));
+    this.#poller.observe(elapsed);
+    this.#unsettled -= waiters.resolveAll(pending.firstLsn);
+  }
+
+  #admit(): void {
+    if (this.#line.length === 0) return;
+    for (let waiting = this.#line.peek(); waiting !== undefined; waiting = this.#line.peek()) {
+      if (waiting.entries !== undefined && !this.#enter(waiting)) return;
+      // In the ring now: too late to be taken out of the line.
+      waiting.entries = undefined;
+      this.#line.shift();
+    }
+    Atomics.store(this.ring.head, RingSlot.wantsSpace, 0);
+    this.#host.backpressure(false);
+  }
+
+  #enter({ entries, level, resolve, reject }: Waiting): boolean {
+    if (!Array.isArray(entries)) return this.#tryAppend(entries!, bodyBytes(entries!), level, resolve, reject);
+    let bytes = 0;
+    for (const entry of entries) bytes += bodyBytes(entry) + RECORD_OVERHEAD_BYTES;
+    return this.#tryAppendGroup(entries, bytes, level, resolve, reject);
+  }
+
+  #indeterminate(): WalError {
+    return new WalError(
+      'ERR_WAL_INDETERMINATE',
+      `The log failed while this record was in flight: it may or may not survive. Reopen the log to find out. ` +
+        `The failure: ${this.#control.failure()}`,
+    );
+  }
+}
+
+export type { Waiting };
+
+function noSpace(): WalError {
+  return new WalError(
+    'ERR_WAL_NO_SPACE',
+    'There is no room on the disk for a new segment. Nothing of this append was written; free some space and append again.',
+  );
+}
+
+/** Bytes of a record behind its prefix. */
+function bodyBytes({ kind, key, value }: Entry): number {
+  if (kind === RecordKind.Data) return byteLength(value!);
+  if (kind === RecordKind.Clear) return 0;
+  const keyBytes = byteLength(key!);
+  return kind === RecordKind.Put ? varintBytes(keyBytes) + keyBytes + byteLength(value!) : keyBytes;
+}
+
+function writeBytes(target: Buffer, at: number, value: Bytes): number {
+  if (typeof value === 'string') return at + target.write(value, at, 'utf8');
+  target.set(value, at);
+  return at + value.byteLength;
+}
+
+/** The caller may reuse its buffers as soon as the append returns. */
+function copyEntry({ kind, key, value }: Entry): Entry {
+  return { kind, key: copyBytes(key), value: copyBytes(value) };
+}
+
+function copyBytes(value: Bytes | undefined): Bytes | undefined {
+  return typeof value === 'object' ? Uint8Array.prototype.slice.call(value) : value;
+}

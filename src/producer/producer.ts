@@ -1,0 +1,186 @@
+import { invalidArgument, WalError } from '../errors.js';
+import { RecordKind } from '../format/record.js';
+import { type Control, Counter, LogPhase } from '../ring/control.js';
+import type { Bytes, Lsn } from '../types.js';
+import type { Appender, Entry, Waiting } from './appender.js';
+import {
+  type AppendOptions,
+  type BatchOperation,
+  checkBytes,
+  checkLevel,
+  checkOperations,
+  checkOptions,
+  checkSignal,
+  closedError,
+} from './arguments.js';
+import type { Reject, Resolve } from './pending-frame.js';
+
+/** The LSNs of a batch. An empty batch writes nothing; its `last` is then `first - 1`. */
+export interface LsnRange {
+  first: Lsn;
+  last: Lsn;
+}
+
+// An executor without a closure: it leaves the promise's functions here, and they are picked up at once.
+let resolveNew: Resolve;
+let rejectNew: Reject;
+function executor(resolve: Resolve, reject: Reject): void {
+  resolveNew = resolve;
+  rejectNew = reject;
+}
+
+/** Checks what callers hand in, and turns it into records for the thread's appender. */
+export class RecordWriter {
+  readonly #appender: Appender;
+  readonly #control: Control;
+  readonly #defaultLevel: number;
+  /** Why nothing can be appended any more. */
+  #refusal: WalError | undefined;
+
+  constructor(appender: Appender, control: Control, defaultLevel: number) {
+    this.#appender = appender;
+    this.#control = control;
+    this.#defaultLevel = defaultLevel;
+  }
+
+  refuse(error: WalError): void {
+    this.#refusal = error;
+  }
+
+  append(payload: Bytes, options?: AppendOptions): Promise<Lsn> {
+    return this.#one(RecordKind.Data, undefined, payload, 'The payload', options);
+  }
+
+  put(key: Bytes, value: Bytes, options?: AppendOptions): Promise<Lsn> {
+    return this.#one(RecordKind.Put, key, value, 'The value', options);
+  }
+
+  delete(key: Bytes, options?: AppendOptions): Promise<Lsn> {
+    return this.#one(RecordKind.Delete, key, undefined, '', options);
+  }
+
+  clear(options?: AppendOptions): Promise<Lsn> {
+    return this.#one(RecordKind.Clear, undefined, undefined, '', options);
+  }
+
+  appendMany(payloads: Iterable<Bytes>, options?: AppendOptions): Promise<LsnRange> {
+    return this.#group(() => {
+      if (typeof payloads === 'string' || typeof payloads?.[Symbol.iterator] !== 'function') {
+        throw invalidArgument('appendMany takes an iterable of strings or Uint8Arrays.');
+      }
+      const entries: Entry[] = [];
+      for (const value of payloads) {
+        checkBytes(value, `Payload ${entries.length}`);
+        entries.push({ kind: RecordKind.Data, key: undefined, value });
+      }
+      return entries;
+    }, options);
+  }
+
+  batch(operations: BatchOperation[], options?: AppendOptions): Promise<LsnRange> {
+    return this.#group(() => {
+      checkOperations(operations);
+      return operations.map((operation) =>
+        operation.type === 'put'
+          ? { kind: RecordKind.Put, key: operation.key, value: operation.value }
+          : { kind: RecordKind.Delete, key: operation.key, value: undefined },
+      );
+    }, options);
+  }
+
+  #one(
+    kind: number,
+    key: Bytes | undefined,
+    value: Bytes | undefined,
+    what: string,
+    options: AppendOptions | undefined,
+  ): Promise<Lsn> {
+    let level = this.#defaultLevel;
+    try {
+      if (kind === RecordKind.Put || kind === RecordKind.Delete) checkBytes(key, 'The key');
+      if (what !== '') checkBytes(value, what);
+      if (options !== undefined) {
+        checkOptions(options);
+        if (options.durability !== undefined) level = checkLevel(options.durability);
+        if (options.signal !== undefined) return this.#abortable({ kind, key, value }, level, options.signal, single);
+      }
+      this.#checkOpen();
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    const promise = new Promise<Lsn>(executor);
+    this.#appender.append({ kind, key, value }, level, resolveNew, rejectNew);
+    return promise;
+  }
+
+  #group(collect: () => Entry[], options: AppendOptions | undefined): Promise<LsnRange> {
+    let level = this.#defaultLevel;
+    let entries: Entry[];
+    try {
+      if (options !== undefined) {
+        checkOptions(options);
+        if (options.durability !== undefined) level = checkLevel(options.durability);
+      }
+      entries = collect();
+      if (options?.signal !== undefined) return this.#abortable(entries, level, options.signal, range(entries.length));
+      this.#checkOpen();
+      if (entries.length === 0) return Promise.resolve(this.#emptyRange());
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    return new Promise((resolve, reject) => {
+      const toRange = range(entries.length);
+      this.#appender.appendGroup(entries, level, (first) => resolve(toRange(first)), reject);
+    });
+  }
+
+  /** The rare case: somebody may want this append back. */
+  #abortable<T>(entries: Entry | Entry[], level: number, signal: AbortSignal, result: (first: Lsn) => T): Promise<T> {
+    checkSignal(signal);
+    if (signal.aborted) return Promise.reject(signal.reason);
+    this.#checkOpen();
+    if (Array.isArray(entries) && entries.length === 0) return Promise.resolve(this.#emptyRange() as T);
+    return new Promise<T>((resolve, reject) => {
+      let waiting: Waiting | undefined;
+      // In the ring already, it is the log's; its fate is then told by recovery and not by this promise.
+      const abort = () => {
+        this.#appender.abandon(waiting);
+        reject(signal.reason);
+      };
+      signal.addEventListener('abort', abort, { once: true });
+      const settled = () => signal.removeEventListener('abort', abort);
+      const onResolve = (first: Lsn) => {
+        settled();
+        resolve(result(first));
+      };
+      const onReject = (error: unknown) => {
+        settled();
+        reject(error);
+      };
+      waiting = Array.isArray(entries)
+        ? this.#appender.appendGroup(entries, level, onResolve, onReject)
+        : this.#appender.append(entries, level, onResolve, onReject);
+    });
+  }
+
+  #emptyRange(): LsnRange {
+    const last = this.#control.get(Counter.watermark);
+    return { first: last + 1, last };
+  }
+
+  #checkOpen(): void {
+    if (this.#refusal !== undefined) throw this.#refusal;
+    if (this.#control.phase === LogPhase.Failed) {
+      throw new WalError('ERR_WAL_FAILED', `The log failed and must be reopened: ${this.#control.failure()}`);
+    }
+    if (this.#control.phase === LogPhase.Closed) throw closedError();
+  }
+}
+
+function single(first: Lsn): Lsn {
+  return first;
+}
+
+function range(count: number): (first: Lsn) => LsnRange {
+  return (first) => ({ first, last: first + count - 1 });
+}

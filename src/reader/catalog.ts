@@ -1,0 +1,82 @@
+import { corrupt } from '../errors.js';
+import { decodeHeaderState, decodePrelude, SEGMENT_HEADER_UNIT, type SegmentHeader } from '../format/segment-header.js';
+import { segmentIdOf } from '../segments/names.js';
+import { isGone, type ReadableFile, type ReadableFiles } from './files.js';
+
+/** A segment as its own header and its successor's describe it. */
+export interface CatalogEntry {
+  name: string;
+  header: SegmentHeader;
+  /** The next segment's header, which says where this one ends; undefined for the last. */
+  next: SegmentHeader | undefined;
+}
+
+/** The segments of a log in order, from their headers. Ids are never reused, so a header is read once. */
+export class Catalog {
+  readonly files: ReadableFiles;
+  readonly #headers = new Map<string, SegmentHeader>();
+  #entries: CatalogEntry[] = [];
+
+  constructor(files: ReadableFiles) {
+    this.files = files;
+  }
+
+  /** What the last {@link refresh} found. */
+  get entries(): readonly CatalogEntry[] {
+    return this.#entries;
+  }
+
+  /** Looks at the directory again. `onDamage` gets the headers that cannot be read; without it they throw. */
+  async refresh(onDamage?: (name: string, error: unknown) => void): Promise<readonly CatalogEntry[]> {
+    const names = (await this.files.list()).filter((name) => segmentIdOf(name) !== undefined);
+    const present = new Set(names);
+    for (const name of this.#headers.keys()) if (!present.has(name)) this.#headers.delete(name);
+    for (const name of names) {
+      if (this.#headers.has(name)) continue;
+      try {
+        const header = await this.#readHeader(name);
+        if (header !== undefined) this.#headers.set(name, header);
+      } catch (error) {
+        if (onDamage === undefined) throw error;
+        onDamage(name, error);
+      }
+    }
+    const found = names.filter((name) => this.#headers.has(name));
+    this.#entries = found.map((name, i) => ({
+      name,
+      header: this.#headers.get(name)!,
+      next: this.#headers.get(found[i + 1]),
+    }));
+    return this.#entries;
+  }
+
+  async #readHeader(name: string): Promise<SegmentHeader | undefined> {
+    let file: ReadableFile;
+    try {
+      file = await this.files.open(name);
+    } catch (error) {
+      // Cleaned up since the directory was listed.
+      if (isGone(error)) return undefined;
+      throw error;
+    }
+    try {
+      return await readSegmentHeader(name, file);
+    } finally {
+      await file.close();
+    }
+  }
+}
+
+export async function readSegmentHeader(name: string, file: ReadableFile): Promise<SegmentHeader> {
+  const block = new Uint8Array(SEGMENT_HEADER_UNIT);
+  const prelude = decodePrelude(name, block.subarray(0, await file.read(block, 0)));
+  if (prelude.segmentId !== segmentIdOf(name)) {
+    throw corrupt(`${name} holds segment ${prelude.segmentId}: it was renamed or copied.`, {
+      segment: name,
+      offset: 0,
+    });
+  }
+  if (prelude.headerBytes <= block.byteLength) return decodeHeaderState(name, prelude, block);
+  const whole = new Uint8Array(prelude.headerBytes);
+  return decodeHeaderState(name, prelude, whole.subarray(0, await file.read(whole, 0)));
+}

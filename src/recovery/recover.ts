@@ -1,0 +1,228 @@
+import { corrupt, WalError } from '../errors.js';
+import type { SegmentHeader } from '../format/segment-header.js';
+import { EMPTY_STATE, type LogState } from '../format/state.js';
+import { isPreparing, isSpare, QUARANTINE_FOLDER, quarantinedIdOf, segmentIdOf } from '../segments/names.js';
+import { hasLeftOver, readContent, readHeader, type SegmentContent, withFile } from '../segments/read-segment.js';
+import type { SegmentInfo } from '../segments/segment-info.js';
+import type { Storage } from '../storage/storage.js';
+import { describeRow, verdictOf } from './verdict.js';
+
+/** What `open` found, and what it did about it. */
+export interface RecoveryReport {
+  /** `clean`: nothing was lost. `torn-tail`: an unfinished group at the end was cut off. `empty`: a new log. */
+  verdict: 'clean' | 'torn-tail' | 'empty' | 'salvaged';
+  /** Segment files that belong to the log. */
+  segments: number;
+  records: number;
+  /** 0 when there are no records. */
+  firstLsn: number;
+  /** The last LSN ever given and still known; new records go on from here. */
+  lastLsn: number;
+  checkpoint: number;
+  /** Bytes behind the last valid frame that were cut off. */
+  discardedBytes: number;
+  /** Files in the log's directory that keep what was cut off. */
+  quarantined: string[];
+  durationMs: number;
+}
+
+export type RecoveryMode = 'tolerate-torn-tail' | 'strict' | 'point-in-time' | 'salvage';
+
+/** Where the last segment's frames end: what the next segment's header repeats. */
+export interface LogEnd {
+  segmentId: number;
+  lastLsn: number;
+  endOffset: number;
+  headerCrc: number;
+}
+
+export interface Recovered {
+  logId: Uint8Array | undefined;
+  /** The segments of the log, oldest first. The last one may be `open`: it is never written again. */
+  segments: SegmentInfo[];
+  /** Segments wholly below the clean-up mark: no part of the log any more, waiting to be removed. */
+  obsolete: SegmentInfo[];
+  state: LogState;
+  end: LogEnd;
+  /** Higher than every id ever used in this directory. */
+  nextSegmentId: number;
+  spares: string[];
+  /** What a cut must deal with; undefined when the tail is whole. */
+  torn: { segment: SegmentInfo; from: number; to: number } | undefined;
+  report: RecoveryReport;
+}
+
+const NO_END: LogEnd = { segmentId: 0, lastLsn: 0, endOffset: 0, headerCrc: 0 };
+
+/**
+ * Finds out what a directory holds, without changing anything in it. Reads every segment's header, and the frames of the
+ * last segment alone. Throws `ERR_WAL_CORRUPT` for damage to anything that was promised.
+ */
+export function inspectLog(storage: Storage, mode: RecoveryMode): Recovered {
+  const names = storage.list();
+  const all = names.filter((name) => segmentIdOf(name) !== undefined);
+  const headers = all.map((name) => withFile(storage, name, readHeader));
+  const spares = names.filter(isSpare);
+  const nextSegmentId = 1 + highestId(storage, all);
+  if (headers.length === 0) {
+    return {
+      logId: undefined,
+      segments: [],
+      obsolete: [],
+      state: EMPTY_STATE,
+      end: NO_END,
+      nextSegmentId,
+      spares,
+      torn: undefined,
+      report: emptyReport(),
+    };
+  }
+  const lastHeader = headers[headers.length - 1];
+  const lastName = all[all.length - 1];
+  const { content, leftOver } = withFile(storage, lastName, (file) => {
+    const content = readContent(file, lastHeader);
+    return { content, leftOver: hasLeftOver(file, lastHeader, content) };
+  });
+  const infos = describeSegments(storage, all, headers, content);
+  const state = content.state;
+  const kept = infos.filter((info, i) => i === infos.length - 1 || info.lastLsn >= state.low);
+  checkChain(kept, headers.slice(headers.length - kept.length), state);
+
+  const last = infos[infos.length - 1];
+  const { row, verdict } = verdictOf({
+    isLast: true,
+    sealed: content.sealed,
+    fullSize: content.fileBytes >= lastHeader.segmentBytes,
+    expectedLsn: content.lastLsn + 1,
+    laterFrame: content.remains.laterFrame,
+    leftOver,
+  });
+  const place = { segment: last.name, offset: content.endOffset, lsn: content.lastLsn + 1 };
+  if (verdict === 'corrupt') {
+    throw corrupt(
+      `${last.name} is damaged at byte ${place.offset}: ${describeRow(row, place.lsn)}. Nothing was touched.`,
+      place,
+    );
+  }
+  if (verdict === 'torn-tail' && mode === 'strict') {
+    throw corrupt(
+      `${last.name} ends in a torn tail at byte ${place.offset} (LSN ${place.lsn}), and recoveryMode is 'strict'. ` +
+        "Open with recoveryMode: 'tolerate-torn-tail' to cut it off; nothing was touched.",
+      place,
+    );
+  }
+  const torn =
+    verdict === 'torn-tail' ? { segment: last, from: content.endOffset, to: content.remains.end } : undefined;
+  const firstLsn = Math.max(kept[0].firstLsn, 1);
+  const records = content.lastLsn - firstLsn + 1;
+  return {
+    logId: lastHeader.logId,
+    segments: kept,
+    obsolete: infos.slice(0, infos.length - kept.length),
+    state,
+    end: { segmentId: last.id, lastLsn: content.lastLsn, endOffset: content.endOffset, headerCrc: content.headerCrc },
+    nextSegmentId,
+    spares,
+    torn,
+    report: {
+      verdict: torn ? 'torn-tail' : 'clean',
+      segments: kept.length,
+      records,
+      firstLsn: records > 0 ? firstLsn : 0,
+      lastLsn: content.lastLsn,
+      checkpoint: state.checkpoint,
+      discardedBytes: torn ? Math.max(torn.to - torn.from, 0) : 0,
+      quarantined: [],
+      durationMs: 0,
+    },
+  };
+}
+
+function emptyReport(): RecoveryReport {
+  return {
+    verdict: 'empty',
+    segments: 0,
+    records: 0,
+    firstLsn: 0,
+    lastLsn: 0,
+    checkpoint: 0,
+    discardedBytes: 0,
+    quarantined: [],
+    durationMs: 0,
+  };
+}
+
+function highestId(storage: Storage, segments: string[]): number {
+  const quarantined = storage.list(QUARANTINE_FOLDER).map((name) => quarantinedIdOf(name) ?? 0);
+  return Math.max(0, ...quarantined, ...segments.map((name) => segmentIdOf(name) ?? 0));
+}
+
+function describeSegments(
+  storage: Storage,
+  names: string[],
+  headers: SegmentHeader[],
+  last: SegmentContent,
+): SegmentInfo[] {
+  return headers.map((header, i) => {
+    const successor = headers[i + 1];
+    return {
+      name: names[i],
+      id: header.segmentId,
+      salt: header.salt,
+      firstLsn: header.firstLsn,
+      lastLsn: successor === undefined ? last.lastLsn : successor.previous.lastLsn,
+      headerBytes: header.headerBytes,
+      headerCrc: header.headerCrc,
+      endOffset: successor === undefined ? last.endOffset : successor.previous.endOffset,
+      fileBytes: successor === undefined ? last.fileBytes : withFile(storage, names[i], (file) => file.size()),
+      state: successor === undefined && !last.sealed ? 'open' : 'sealed',
+    };
+  });
+}
+
+/** Each segment must be the successor of the one before it, and the first must reach down to the clean-up mark. */
+function checkChain(segments: SegmentInfo[], headers: SegmentHeader[], state: LogState): void {
+  const [first] = segments;
+  if (first.firstLsn > state.low) {
+    throw corrupt(
+      `The segments before ${first.name} are missing: the log should start at LSN ${state.low} and starts at ${first.firstLsn}.`,
+      { segment: first.name, offset: 0, lsn: state.low },
+    );
+  }
+  for (let i = 1; i < segments.length; i++) {
+    const { previous, logId } = headers[i];
+    const place = { segment: segments[i].name, offset: 0, lsn: segments[i - 1].lastLsn + 1 };
+    if (Buffer.compare(logId, headers[i - 1].logId) !== 0) {
+      throw corrupt(`${place.segment} belongs to another log.`, place);
+    }
+    if (previous.segmentId !== segments[i - 1].id) {
+      throw corrupt(`Segment ${previous.segmentId} is missing before ${place.segment}.`, { ...place, lsn: undefined });
+    }
+    if (segments[i].firstLsn !== previous.lastLsn + 1) {
+      throw corrupt(`${place.segment} starts at LSN ${segments[i].firstLsn} after LSN ${previous.lastLsn}.`, place);
+    }
+    if (segments[i - 1].fileBytes < previous.endOffset) {
+      const { name, fileBytes } = segments[i - 1];
+      throw corrupt(`${name} is ${fileBytes} bytes long and should hold ${previous.endOffset}.`, {
+        segment: name,
+        offset: fileBytes,
+      });
+    }
+  }
+}
+
+/** Errors of the filesystem on the way in, as something a caller can act on. */
+export function openError(error: unknown, directory: string): WalError {
+  if (error instanceof WalError) return error;
+  const { code, message } = error as NodeJS.ErrnoException;
+  const hint =
+    code === 'EACCES' || code === 'EPERM' || code === 'EROFS' ? ' Check the permissions of the directory.' : '';
+  return new WalError('ERR_WAL_FAILED', `The log in ${directory} cannot be opened: ${message}.${hint}`, {
+    cause: error,
+  });
+}
+
+/** Leftovers of a crash that no segment will be made of. */
+export function unfinishedSpares(storage: Storage): string[] {
+  return storage.list().filter(isPreparing);
+}

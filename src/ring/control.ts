@@ -1,0 +1,133 @@
+/**
+ * The memory that every thread of one open log shares: who sleeps, how far the log is, and counters.
+ *
+ * Writers: DOORBELL and INTEREST are written by whoever says so below; everything else is written by the I/O actor
+ * alone. All slots are read and written through Atomics, which JavaScript orders sequentially: a thread that saw one
+ * value sees everything that was stored before it.
+ */
+export const Slot = {
+  /** Incremented by anyone who left work for the actor; the actor sleeps on it. */
+  doorbell: 0,
+  /** 1 while the actor sleeps or is about to. Whoever rings looks here, and calls notify only then. */
+  actorSleeps: 1,
+  /** {@link LogPhase}. Written by the actor; by the opening thread only once the actor is gone. */
+  phase: 2,
+  /** Incremented by the opening thread for each message it posted to the actor's port. */
+  commands: 3,
+  /** Bits of levels whose advance the opening thread wants to hear of. Written by the opening thread. */
+  interest: 4,
+  /** 1 while a wake-up for the opening thread is on its way. Set by the actor, cleared by that thread. */
+  openerWake: 5,
+  /** Odd while the actor updates the commit block below (a seqlock). */
+  commitVersion: 6,
+  /** Bytes of the text in the failure area. Written before `phase` says that the log failed. */
+  failureBytes: 7,
+} as const;
+
+export const LogPhase = { Running: 0, Failed: 1, Closed: 2 } as const;
+
+/** 64-bit counters. */
+export const Counter = {
+  // The commit block, one of each a level, guarded by commitVersion.
+  watermark: 0, // + level
+  bytes: 4, // + level: record bytes up to that watermark
+  at: 8, // + level: when it advanced last, ms since the epoch
+  // Plain counters.
+  records: 12,
+  groups: 13,
+  syncs: 14,
+  fileBytes: 15,
+  segments: 16,
+  segmentId: 17,
+  segmentOffset: 18,
+  firstLsn: 19,
+} as const;
+
+const INT_SLOTS = 16;
+const COUNTERS = 24;
+const FAILURE_BYTES = 4096;
+const COUNTERS_AT = INT_SLOTS * 4;
+const FAILURE_AT = COUNTERS_AT + COUNTERS * 8;
+
+export interface CommitSnapshot {
+  lsn: number;
+  bytes: number;
+  at: number;
+}
+
+export class Control {
+  readonly memory: SharedArrayBuffer;
+  readonly slots: Int32Array;
+  readonly #counters: BigInt64Array;
+  readonly #failure: Uint8Array;
+
+  constructor(memory = new SharedArrayBuffer(FAILURE_AT + FAILURE_BYTES)) {
+    this.memory = memory;
+    this.slots = new Int32Array(memory, 0, INT_SLOTS);
+    this.#counters = new BigInt64Array(memory, COUNTERS_AT, COUNTERS);
+    this.#failure = new Uint8Array(memory, FAILURE_AT, FAILURE_BYTES);
+  }
+
+  get(counter: number): number {
+    return Number(Atomics.load(this.#counters, counter));
+  }
+
+  set(counter: number, value: number): void {
+    Atomics.store(this.#counters, counter, BigInt(value));
+  }
+
+  add(counter: number, value: number): void {
+    Atomics.add(this.#counters, counter, BigInt(value));
+  }
+
+  /** Any thread: there is something to do for the actor. */
+  ring(): void {
+    // The order matters: first the bell, then the look at whether somebody sleeps. The actor does the reverse (first
+    // says that it will sleep, then looks at the bell), so at least one of the two sees the other.
+    Atomics.add(this.slots, Slot.doorbell, 1);
+    if (Atomics.load(this.slots, Slot.actorSleeps) === 1) Atomics.notify(this.slots, Slot.doorbell);
+  }
+
+  /** Actor only: the watermark of a level moved. */
+  publishCommit(level: number, lsn: number, bytes: number, at: number): void {
+    Atomics.add(this.slots, Slot.commitVersion, 1);
+    this.set(Counter.watermark + level, lsn);
+    this.set(Counter.bytes + level, bytes);
+    this.set(Counter.at + level, at);
+    Atomics.add(this.slots, Slot.commitVersion, 1);
+  }
+
+  /** Any thread: lsn, bytes and time of a level's last commit, taken together. */
+  readCommit(level: number): CommitSnapshot {
+    for (;;) {
+      const version = Atomics.load(this.slots, Slot.commitVersion);
+      const snapshot = {
+        lsn: this.get(Counter.watermark + level),
+        bytes: this.get(Counter.bytes + level),
+        at: this.get(Counter.at + level),
+      };
+      if (version % 2 === 0 && Atomics.load(this.slots, Slot.commitVersion) === version) return snapshot;
+    }
+  }
+
+  watermark(level: number): number {
+    return this.get(Counter.watermark + level);
+  }
+
+  get phase(): number {
+    return Atomics.load(this.slots, Slot.phase);
+  }
+
+  /** The actor, or the opening thread once the actor is gone: the log failed, and this is why. */
+  fail(description: string): void {
+    const text = new TextEncoder().encode(description).subarray(0, FAILURE_BYTES);
+    this.#failure.set(text);
+    Atomics.store(this.slots, Slot.failureBytes, text.byteLength);
+    Atomics.store(this.slots, Slot.phase, LogPhase.Failed);
+  }
+
+  failure(): string {
+    const bytes = Atomics.load(this.slots, Slot.failureBytes);
+    return new TextDecoder().decode(this.#failure.slice(0, bytes));
+  }
+}

@@ -1,0 +1,72 @@
+import { randomBytes } from 'node:crypto';
+import type { Storage, StorageFile } from '../storage/storage.js';
+import { preparingName, spareName } from './names.js';
+
+const ZEROS = new Uint8Array(1024 * 1024);
+
+export interface Spare {
+  name: string;
+  bytes: number;
+  /** It held a segment before, whose bytes are still in it. */
+  recycled: boolean;
+}
+
+/**
+ * Makes a spare of `bytes` bytes: written full of zeros and synced, because overwriting written blocks is quicker than
+ * growing a file, and because a full disk must show here, before any record is promised into the segment. (Growing a
+ * file with ftruncate reserves nothing.) Its name becomes durable when the segment made of it does.
+ */
+export function prepareSpare(storage: Storage, bytes: number): Spare {
+  const token = randomBytes(6).toString('hex');
+  const preparing = preparingName(token);
+  const file = storage.open(preparing, 'create');
+  try {
+    fillWithZeros(file, 0, bytes);
+    file.sync();
+    file.close();
+    storage.rename(preparing, spareName(token));
+  } catch (error) {
+    discard(storage, preparing, () => file.close());
+    throw error;
+  }
+  return { name: spareName(token), bytes, recycled: false };
+}
+
+/** Writes zeros to `[from, to)`. */
+export function fillWithZeros(file: StorageFile, from: number, to: number): void {
+  for (let at = from; at < to; at += ZEROS.byteLength) {
+    file.write([ZEROS.subarray(0, Math.min(ZEROS.byteLength, to - at))], at);
+  }
+}
+
+function discard(storage: Storage, name: string, close: () => void): void {
+  for (const undo of [close, () => storage.remove(name)]) {
+    try {
+      undo();
+    } catch {
+      // It may be closed already; the file is of no use, and the next open removes it.
+    }
+  }
+}
+
+/** Takes over one spare that an earlier run left behind and removes the rest, which nobody would ever use. */
+export function adoptSpare(storage: Storage, spares: string[], unfinished: string[], bytes: number): Spare | undefined {
+  let adopted: Spare | undefined;
+  for (const name of spares) {
+    const file = storage.open(name, 'read');
+    const size = file.size();
+    file.close();
+    // What is in it is not known: take it for recycled.
+    if (adopted === undefined && size === bytes) adopted = { name, bytes, recycled: true };
+    else storage.remove(name);
+  }
+  for (const name of unfinished) storage.remove(name);
+  return adopted;
+}
+
+/** The errors by which a filesystem says "no room": full, over quota, over the process's file-size limit. */
+export function isNoSpace(error: unknown): boolean {
+  const { code, errno } = (error ?? {}) as NodeJS.ErrnoException;
+  // A quota reaches Node as "Unknown system error -122" on some platforms: look at the number too.
+  return code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG' || errno === -122;
+}

@@ -1,0 +1,129 @@
+import { corrupt } from '../errors.js';
+import { crc32 } from '../format/checksum.js';
+import { FRAME_HEADER_BYTES, FrameType, readFrameHeader } from '../format/frame.js';
+import { decodeSeal, readSealFooter, SEAL_FOOTER_BYTES, type Seal } from '../format/seal.js';
+import { decodeSegmentHeader, SegmentFlag, type SegmentHeader } from '../format/segment-header.js';
+import { decodeState, type LogState } from '../format/state.js';
+import type { Storage, StorageFile } from '../storage/storage.js';
+import { segmentIdOf } from './names.js';
+import { type Remains, searchRemains, Window, walkFrames } from './walk.js';
+
+/** Reads and checks the header of a segment file; a header that names another id is damage too. */
+export function readHeader(file: StorageFile): SegmentHeader {
+  const header = decodeSegmentHeader(file.name, (target, position) => file.read(target, position));
+  if (header.segmentId !== segmentIdOf(file.name)) {
+    throw corrupt(`${file.name} holds segment ${header.segmentId}: it was renamed or copied.`, {
+      segment: file.name,
+      offset: 0,
+      lsn: header.firstLsn,
+    });
+  }
+  return header;
+}
+
+export function withFile<T>(storage: Storage, name: string, use: (file: StorageFile) => T): T {
+  const file = storage.open(name, 'read');
+  try {
+    return use(file);
+  } finally {
+    file.close();
+  }
+}
+
+/** What the frames of a segment came to. */
+export interface SegmentContent {
+  sealed: boolean;
+  /** LSN of its last record; the header's first LSN - 1 when it has none. */
+  lastLsn: number;
+  /** Behind the last valid frame. */
+  endOffset: number;
+  /** Checksum of the last valid frame's header; the segment header's when there is no frame. */
+  headerCrc: number;
+  /** The newest state in it. */
+  state: LogState;
+  remains: Remains;
+  fileBytes: number;
+}
+
+/**
+ * Reads the last segment to its end. One that was closed cleanly is cut to the end of its seal, which is then read
+ * from behind: a sealed segment is not read again at open.
+ */
+export function readContent(file: StorageFile, header: SegmentHeader): SegmentContent {
+  const window = new Window(file);
+  return readSealAtEnd(file, header) ?? readFrames(window, header);
+}
+
+function readSealAtEnd(file: StorageFile, header: SegmentHeader): SegmentContent | undefined {
+  const fileBytes = file.size();
+  if (fileBytes >= header.segmentBytes || fileBytes < header.headerBytes + FRAME_HEADER_BYTES) return undefined;
+  const footer = new Uint8Array(SEAL_FOOTER_BYTES);
+  file.read(footer, fileBytes - SEAL_FOOTER_BYTES);
+  const offset = readSealFooter(footer, fileBytes);
+  if (offset === undefined || offset < header.headerBytes) return undefined;
+  return sealAt(file, header, offset, fileBytes);
+}
+
+/** The content of a segment whose seal starts at `offset` and ends at `end`, if a valid one does. */
+function sealAt(file: StorageFile, header: SegmentHeader, offset: number, end: number): SegmentContent | undefined {
+  const bytes = new Uint8Array(end - offset);
+  file.read(bytes, offset);
+  const frame = readFrameHeader(new DataView(bytes.buffer), bytes, 0, header.salt);
+  if (frame?.type !== FrameType.Seal || frame.storedBytes !== bytes.byteLength - FRAME_HEADER_BYTES) return undefined;
+  const payload = bytes.subarray(FRAME_HEADER_BYTES);
+  if (crc32(payload) !== frame.payloadCrc) return undefined;
+  return {
+    sealed: true,
+    lastLsn: frame.firstLsn - 1,
+    endOffset: end,
+    headerCrc: frame.headerCrc,
+    state: decodeSeal(payload).state,
+    remains: { laterFrame: undefined, end },
+    fileBytes: end,
+  };
+}
+
+function readFrames(window: Window, header: SegmentHeader): SegmentContent {
+  const content: SegmentContent = {
+    sealed: false,
+    lastLsn: header.firstLsn - 1,
+    endOffset: header.headerBytes,
+    headerCrc: header.headerCrc,
+    state: header.state,
+    remains: { laterFrame: undefined, end: header.headerBytes },
+    fileBytes: window.fileBytes,
+  };
+  const start = { salt: header.salt, lsn: header.firstLsn, previousCrc: header.headerCrc };
+  for (const { header: frame, offset, payload } of walkFrames(window, header.headerBytes, start)) {
+    content.lastLsn += frame.records;
+    content.endOffset = offset + FRAME_HEADER_BYTES + Math.ceil(frame.storedBytes / 8) * 8;
+    content.headerCrc = frame.headerCrc;
+    if (frame.type === FrameType.State) content.state = decodeState(payload);
+    if (frame.type === FrameType.Seal) {
+      content.sealed = true;
+      content.state = decodeSeal(payload).state;
+      break;
+    }
+  }
+  if (!content.sealed) content.remains = searchRemains(window, content.endOffset, header.salt);
+  return content;
+}
+
+/**
+ * Whether what stands behind the last frame was put there by this segment. In a recycled file the bytes of the segment
+ * before are expected there; only a frame that begins with this segment's salt is then known to be ours.
+ */
+export function hasLeftOver(file: StorageFile, header: SegmentHeader, content: SegmentContent): boolean {
+  if (content.remains.end === content.endOffset) return false;
+  if ((header.flags & SegmentFlag.Recycled) === 0) return true;
+  const bytes = new Uint8Array(FRAME_HEADER_BYTES);
+  file.read(bytes, content.endOffset);
+  return readFrameHeader(new DataView(bytes.buffer), bytes, 0, header.salt) !== undefined;
+}
+
+/** Reads the seal of a segment that has a successor, which says where the seal ends. */
+export function readSeal(file: StorageFile, offset: number, bytes: number): Seal {
+  const payload = new Uint8Array(bytes);
+  file.read(payload, offset);
+  return decodeSeal(payload);
+}

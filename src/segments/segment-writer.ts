@@ -1,0 +1,156 @@
+import { buildFrame, FrameType, frameBytes, type Salt } from '../format/frame.js';
+import { encodeSeal, INDEX_INTERVAL_BYTES, type IndexEntry, sealReserve } from '../format/seal.js';
+import { encodeSegmentHeader, type Predecessor, SegmentFlag, segmentHeaderBytes } from '../format/segment-header.js';
+import { encodeState, type LogState } from '../format/state.js';
+import type { Storage, StorageFile } from '../storage/storage.js';
+import { segmentName } from './names.js';
+import type { Spare } from './prepare.js';
+import type { SegmentInfo } from './segment-info.js';
+
+export interface SegmentStart {
+  logId: Uint8Array;
+  segmentId: number;
+  salt: Salt;
+  firstLsn: number;
+  now: number;
+  previous: Predecessor;
+  state: LogState;
+  flags?: number;
+}
+
+/** Room that a segment needs for one frame of `frameBytesTotal` bytes. */
+export function segmentBytesFor(frameBytesTotal: number, state: LogState): number {
+  const stateBytes = encodeState(state).byteLength;
+  let bytes = segmentHeaderBytes(stateBytes) + frameBytesTotal + 4096;
+  bytes += sealReserve(bytes, stateBytes) + frameBytes(stateBytes);
+  return bytes + 4096 - (bytes % 4096);
+}
+
+/** Writes one segment, from its header to its seal. Knows offsets and checksums; when to sync is the sequencer's. */
+export class SegmentWriter {
+  readonly info: SegmentInfo;
+  readonly #file: StorageFile;
+  readonly #index: IndexEntry[] = [];
+  #state: LogState;
+  #reserve: number;
+  #lastHeaderCrc: number;
+
+  private constructor(file: StorageFile, info: SegmentInfo, state: LogState) {
+    this.#file = file;
+    this.info = info;
+    this.#state = state;
+    this.#lastHeaderCrc = info.headerCrc;
+    this.#reserve = this.#reserveFor(state);
+  }
+
+  /**
+   * Makes a segment of a spare. The header is on disk before the file takes the name of a segment, and the name is
+   * durable before this returns: so a segment file always has a whole header, and no record is lost with its name.
+   */
+  static create(storage: Storage, spare: Spare, start: SegmentStart): SegmentWriter {
+    const name = segmentName(start.segmentId);
+    const flags = (start.flags ?? 0) | (spare.recycled ? SegmentFlag.Recycled : 0);
+    const { now: createdAt, ...fields } = start;
+    const { bytes, headerCrc } = encodeSegmentHeader({ ...fields, createdAt, flags, segmentBytes: spare.bytes });
+    const prepared = storage.open(spare.name, 'write');
+    try {
+      prepared.write([bytes], 0);
+      prepared.sync();
+      storage.rename(spare.name, name);
+      storage.syncFolder();
+    } catch (error) {
+      prepared.close();
+      throw error;
+    }
+    return new SegmentWriter(
+      prepared,
+      {
+        name,
+        id: start.segmentId,
+        salt: start.salt,
+        firstLsn: start.firstLsn,
+        lastLsn: start.firstLsn - 1,
+        headerBytes: bytes.byteLength,
+        headerCrc,
+        endOffset: bytes.byteLength,
+        fileBytes: spare.bytes,
+        state: 'open',
+      },
+      start.state,
+    );
+  }
+
+  /** Checksum of the last frame's header, which the next one repeats. */
+  get lastHeaderCrc(): number {
+    return this.#lastHeaderCrc;
+  }
+
+  /** Whether a frame of this size still leaves room for the seal. */
+  hasRoom(bytes: number): boolean {
+    return this.info.endOffset + bytes + this.#reserve <= this.info.fileBytes;
+  }
+
+  /** Notes a frame that the caller is about to write at `endOffset + pending`. */
+  noteFrame(offset: number, firstLsn: number, records: number, timestamp: number, headerCrc: number): void {
+    const last = this.#index[this.#index.length - 1];
+    if (last === undefined || offset - last.offset >= INDEX_INTERVAL_BYTES)
+      this.#index.push({ offset, firstLsn, timestamp });
+    this.info.lastLsn = firstLsn + records - 1;
+    this.#lastHeaderCrc = headerCrc;
+  }
+
+  /** Writes frames that were noted, all in one go. */
+  write(views: readonly Uint8Array[], bytes: number): void {
+    this.#file.write(views, this.info.endOffset);
+    this.info.endOffset += bytes;
+  }
+
+  sync(): void {
+    this.#file.sync();
+  }
+
+  /** Whether the state fits, as a frame now and in the seal later. */
+  hasRoomForState(state: LogState): boolean {
+    const bytes = frameBytes(encodeState(state).byteLength);
+    return this.info.endOffset + bytes + this.#reserveFor(state) <= this.info.fileBytes;
+  }
+
+  writeState(state: LogState, durableLsn: number, now: number): void {
+    this.#writeOwn(FrameType.State, encodeState(state), durableLsn, now);
+    this.#state = state;
+    this.#reserve = this.#reserveFor(state);
+  }
+
+  /**
+   * Ends the segment and makes all of it durable. Everything before the seal is synced first, so that a seal on disk
+   * says that every record before it is there too.
+   */
+  seal(now: number): void {
+    this.#file.sync();
+    const payload = encodeSeal({ state: this.#state, index: this.#index }, this.info.endOffset);
+    this.#writeOwn(FrameType.Seal, payload, this.info.lastLsn, now);
+    this.#file.sync();
+    this.info.state = 'sealed';
+  }
+
+  /** Cuts a sealed segment's unused end off. Not synced: that the file is longer after a crash is harmless. */
+  trim(): void {
+    this.#file.truncate(this.info.endOffset);
+    this.info.fileBytes = this.info.endOffset;
+  }
+
+  close(): void {
+    this.#file.close();
+  }
+
+  #writeOwn(type: number, payload: Uint8Array, durableLsn: number, now: number): void {
+    const { salt, lastLsn } = this.info;
+    const { bytes, headerCrc } = buildFrame(type, payload, lastLsn + 1, durableLsn, salt, now, this.#lastHeaderCrc);
+    this.write([bytes], bytes.byteLength);
+    this.#lastHeaderCrc = headerCrc;
+  }
+
+  #reserveFor(state: LogState): number {
+    return sealReserve(this.info.fileBytes, encodeState(state).byteLength);
+  }
+}

@@ -1,0 +1,146 @@
+import { crc32 } from '../format/checksum.js';
+import {
+  FRAME_HEADER_BYTES,
+  FRAME_MAGIC,
+  type FrameHeader,
+  frameBytes,
+  readFrameHeader,
+  type Salt,
+} from '../format/frame.js';
+import type { StorageFile } from '../storage/storage.js';
+
+/** What the next frame of a segment must look like. */
+export interface Expectation {
+  salt: Salt;
+  lsn: number;
+  /** Checksum of the header before it: the segment's own for the first frame. */
+  previousCrc: number;
+}
+
+/**
+ * Looks at the frame that should start at `bytes[at]`, of which `end` bytes are at hand and `fileEnd` would be in the
+ * file (in the same coordinates). Returns its header when everything about it holds; how many bytes from `at` on must
+ * be at hand to say more; or undefined when no valid frame is there.
+ */
+export function checkFrame(
+  bytes: Uint8Array,
+  view: DataView,
+  at: number,
+  end: number,
+  fileEnd: number,
+  expected: Expectation,
+): FrameHeader | number | undefined {
+  if (at + FRAME_HEADER_BYTES > fileEnd) return undefined;
+  if (at + FRAME_HEADER_BYTES > end) return FRAME_HEADER_BYTES;
+  const header = readFrameHeader(view, bytes, at, expected.salt);
+  if (header === undefined) return undefined;
+  if (header.firstLsn !== expected.lsn || header.previousCrc !== expected.previousCrc) return undefined;
+  const total = frameBytes(header.storedBytes);
+  if (at + total > fileEnd) return undefined;
+  if (at + total > end) return total;
+  const payload = bytes.subarray(at + FRAME_HEADER_BYTES, at + FRAME_HEADER_BYTES + header.storedBytes);
+  return crc32(payload) === header.payloadCrc ? header : undefined;
+}
+
+const WINDOW_BYTES = 1024 * 1024;
+
+/** Reads a file through one buffer that moves along with the reader and grows only to what a checked header asked for. */
+export class Window {
+  readonly #file: StorageFile;
+  readonly fileBytes: number;
+  #buffer = Buffer.allocUnsafeSlow(0);
+  #start = 0;
+
+  constructor(file: StorageFile) {
+    this.#file = file;
+    this.fileBytes = file.size();
+  }
+
+  /** Bytes `[offset, offset + length)` of the file, fewer at its end. Valid until the next call. */
+  at(offset: number, length: number): Buffer {
+    const end = Math.min(offset + length, this.fileBytes);
+    if (offset < this.#start || end > this.#start + this.#buffer.byteLength) {
+      const size = Math.min(Math.max(WINDOW_BYTES, end - offset), this.fileBytes - offset);
+      const buffer = Buffer.allocUnsafeSlow(Math.max(size, 0));
+      this.#buffer = buffer.subarray(0, this.#file.read(buffer, offset));
+      this.#start = offset;
+    }
+    return this.#buffer.subarray(offset - this.#start, Math.min(end - this.#start, this.#buffer.byteLength));
+  }
+}
+
+export interface WalkedFrame {
+  header: FrameHeader;
+  offset: number;
+  /** The frame's payload, valid until the next frame is asked for. */
+  payload: Uint8Array;
+}
+
+/** Walks the valid frames of a segment from `offset` on; ends behind the last one that holds. */
+export function* walkFrames(window: Window, offset: number, expected: Expectation): Generator<WalkedFrame> {
+  const next = { ...expected };
+  for (;;) {
+    let need = FRAME_HEADER_BYTES;
+    let header: FrameHeader | number | undefined = need;
+    let bytes = window.at(offset, need);
+    while (typeof header === 'number') {
+      if (bytes.byteLength < need) return;
+      const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+      header = checkFrame(bytes, view, 0, bytes.byteLength, window.fileBytes - offset, next);
+      if (typeof header === 'number') {
+        need = header;
+        bytes = window.at(offset, need);
+      }
+    }
+    if (header === undefined) return;
+    const payload = bytes.subarray(FRAME_HEADER_BYTES, FRAME_HEADER_BYTES + header.storedBytes);
+    yield { header, offset, payload };
+    offset += frameBytes(header.storedBytes);
+    next.lsn += header.records;
+    next.previousCrc = header.headerCrc;
+  }
+}
+
+/** What lies behind the last valid frame of a segment. */
+export interface Remains {
+  /** Valid frame headers of this very segment: the highest durable LSN that any of them is stamped with. */
+  laterFrame: { durableLsn: number } | undefined;
+  /** Offset behind the last byte that is not zero; the start when all are. */
+  end: number;
+}
+
+/** Looks through `[offset, end of file)` for later frames of this segment and for anything that is not zero. */
+export function searchRemains(window: Window, offset: number, salt: Salt): Remains {
+  const magic = Buffer.alloc(4);
+  magic.writeUInt32LE(FRAME_MAGIC);
+  const remains: Remains = { laterFrame: undefined, end: offset };
+  const overlap = FRAME_HEADER_BYTES - 8;
+  for (let base = offset; base < window.fileBytes; base += WINDOW_BYTES - overlap) {
+    const bytes = window.at(base, WINDOW_BYTES);
+    const last = lastNonZero(bytes);
+    if (last >= 0) remains.end = base + last + 1;
+    if (last < 0) continue;
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    for (let at = bytes.indexOf(magic); at >= 0; at = bytes.indexOf(magic, at + 1)) {
+      if ((base + at) % 8 !== 0) continue;
+      const header = readFrameHeader(view, bytes, at, salt);
+      if (header === undefined) continue;
+      const known = remains.laterFrame?.durableLsn ?? 0;
+      remains.laterFrame = { durableLsn: Math.max(known, header.durableLsn) };
+    }
+  }
+  return remains;
+}
+
+function lastNonZero(bytes: Uint8Array): number {
+  let i = bytes.byteLength - 1;
+  // Four at a time through the zeros of a prepared file, which are most of it.
+  if (bytes.byteOffset % 4 === 0 && bytes.byteLength % 4 === 0) {
+    const words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
+    let w = words.length - 1;
+    while (w >= 0 && words[w] === 0) w--;
+    i = w * 4 + 3;
+  }
+  while (i >= 0 && bytes[i] === 0) i--;
+  return i;
+}

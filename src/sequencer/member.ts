@@ -1,0 +1,40 @@
+import { type Ring, RingPhase, RingSlot } from '../ring/ring.js';
+
+/** A producer's ring as the actor sees it: how far it took frames from it, and who must be told of what. */
+export class Member {
+  readonly id: number;
+  readonly ring: Ring;
+  /** Posts a message to the producer's thread. Its content does not matter. */
+  readonly post: () => void;
+  /** Frames taken from the ring, counted since it was made. */
+  taken = 0;
+  /** Frames taken but not yet counted as written or synced. */
+  unwritten = 0;
+  unsynced = 0;
+  /** {@link FrameFlag} bits of what is waited for among them. */
+  waiting = 0;
+
+  constructor(id: number, ring: Ring, post: () => void) {
+    this.id = id;
+    this.ring = ring;
+    this.post = post;
+  }
+
+  /**
+   * Wakes the producer if it sleeps. It stores wantsWake = 1 and then looks at the counters once more before it sleeps;
+   * the counters were advanced before this exchange. So either it sees them, or its 1 is seen here.
+   */
+  wake(): void {
+    if (Atomics.load(this.ring.head, RingSlot.wantsWake) === 0) return;
+    if (Atomics.exchange(this.ring.head, RingSlot.wantsWake, 0) === 1) this.post();
+  }
+
+  /** Whether appends wait for room in the ring. */
+  get wantsSpace(): boolean {
+    return Atomics.load(this.ring.head, RingSlot.wantsSpace) === 1;
+  }
+
+  get closing(): boolean {
+    return Atomics.load(this.ring.head, RingSlot.phase) !== RingPhase.Open;
+  }
+}

@@ -1,0 +1,131 @@
+import fs from 'node:fs';
+import path from 'node:path';
+import type { Storage, StorageFile } from './storage.js';
+
+export type SyncMethod = 'fdatasync' | 'dsync';
+
+/** `Storage` over a real directory, with node:fs. */
+export class NodeStorage implements Storage {
+  readonly #directory: string;
+  readonly #syncMethod: SyncMethod;
+
+  constructor(directory: string, syncMethod: SyncMethod = 'fdatasync') {
+    this.#directory = directory;
+    this.#syncMethod = syncMethod;
+  }
+
+  list(folder = ''): string[] {
+    try {
+      return fs.readdirSync(path.join(this.#directory, folder)).sort();
+    } catch (error) {
+      if (folder !== '' && (error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+      throw error;
+    }
+  }
+
+  open(name: string, mode: 'read' | 'write' | 'create'): StorageFile {
+    const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL, O_DSYNC = 0 } = fs.constants;
+    const dsync = this.#syncMethod === 'dsync' ? O_DSYNC : 0;
+    const flags = { read: O_RDONLY, write: O_RDWR | dsync, create: O_RDWR | O_CREAT | O_EXCL }[mode];
+    return new NodeFile(
+      name,
+      fs.openSync(path.join(this.#directory, name), flags, 0o644),
+      mode === 'write' && dsync !== 0,
+    );
+  }
+
+  rename(from: string, to: string): void {
+    fs.renameSync(path.join(this.#directory, from), path.join(this.#directory, to));
+  }
+
+  remove(name: string): void {
+    fs.unlinkSync(path.join(this.#directory, name));
+  }
+
+  makeFolder(name: string): void {
+    fs.mkdirSync(path.join(this.#directory, name), { recursive: true });
+  }
+
+  syncFolder(folder = ''): void {
+    syncDirectory(path.join(this.#directory, folder));
+  }
+
+  freeBytes(): number {
+    const { bavail, bsize } = fs.statfsSync(this.#directory);
+    return bavail * bsize;
+  }
+}
+
+/** Makes a directory's entries durable. Windows has no such call and no such need: NTFS journals its directories. */
+export function syncDirectory(directory: string): void {
+  if (process.platform === 'win32') return;
+  const fd = fs.openSync(directory, 'r');
+  try {
+    fs.fsyncSync(fd);
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+class NodeFile implements StorageFile {
+  readonly name: string;
+  readonly #fd: number;
+  /** Writes return only once they are on stable storage (O_DSYNC), so that `sync` has nothing left to do. */
+  readonly #writesAreSynced: boolean;
+
+  constructor(name: string, fd: number, writesAreSynced: boolean) {
+    this.name = name;
+    this.#fd = fd;
+    this.#writesAreSynced = writesAreSynced;
+  }
+
+  size(): number {
+    return fs.fstatSync(this.#fd).size;
+  }
+
+  read(target: Uint8Array, position: number): number {
+    let done = 0;
+    while (done < target.byteLength) {
+      const count = fs.readSync(this.#fd, target, done, target.byteLength - done, position + done);
+      if (count === 0) break;
+      done += count;
+    }
+    return done;
+  }
+
+  write(views: readonly Uint8Array[], position: number): void {
+    let rest = views;
+    while (rest.length > 0) {
+      const count =
+        rest.length === 1
+          ? fs.writeSync(this.#fd, rest[0], 0, rest[0].byteLength, position)
+          : fs.writevSync(this.#fd, rest, position);
+      position += count;
+      rest = withoutWritten(rest, count);
+    }
+  }
+
+  sync(): void {
+    if (!this.#writesAreSynced) fs.fdatasyncSync(this.#fd);
+  }
+
+  truncate(size: number): void {
+    fs.ftruncateSync(this.#fd, size);
+  }
+
+  close(): void {
+    fs.closeSync(this.#fd);
+  }
+}
+
+/**
+ * What is left of `views` after `count` bytes. A disk that fills up, a quota or a file-size limit answers a write with
+ * a smaller count and no error; only the next call throws. So every count is checked, and the rest tried again.
+ */
+function withoutWritten(views: readonly Uint8Array[], count: number): readonly Uint8Array[] {
+  let i = 0;
+  while (i < views.length && count >= views[i].byteLength) count -= views[i++].byteLength;
+  if (i === 0 && count === 0) throw new Error('The disk accepted none of the bytes of a write.');
+  if (i === views.length) return [];
+  return [views[i].subarray(count), ...views.slice(i + 1)];
+}

@@ -1,0 +1,31 @@
+/**
+ * The few file operations that the engine needs. Everything that writes a log goes through this, synchronously, so that
+ * a test can put a simulated disk underneath. Names are relative to the log's directory; `folder/name` is allowed.
+ */
+export interface Storage {
+  /** Names in the log's directory, or in a folder of it; empty when that folder does not exist. */
+  list(folder?: string): string[];
+  /** `create` fails when the file exists; `write` and `create` allow reading too. */
+  open(name: string, mode: 'read' | 'write' | 'create'): StorageFile;
+  rename(from: string, to: string): void;
+  remove(name: string): void;
+  /** Creates a folder; nothing happens when it exists. */
+  makeFolder(name: string): void;
+  /** Makes the names in the log's directory (or a folder of it) durable: creations, renames and removals so far. */
+  syncFolder(folder?: string): void;
+  /** Bytes that a new file could take; Infinity when that is not known. */
+  freeBytes(): number;
+}
+
+export interface StorageFile {
+  readonly name: string;
+  size(): number;
+  /** Fills `target` from `position` on and returns how many bytes there were: fewer only at the end of the file. */
+  read(target: Uint8Array, position: number): number;
+  /** Writes all views, one behind the other, or throws. After a throw any part of them may be in the file. */
+  write(views: readonly Uint8Array[], position: number): void;
+  /** Puts the file's bytes and its size on stable storage (fdatasync). Must not be retried after it threw. */
+  sync(): void;
+  truncate(size: number): void;
+  close(): void;
+}

@@ -1,0 +1,466 @@
+import fs from 'node:fs';
+import path from 'node:path';
+import type { CommitEvent } from './coordinator/commits.js';
+import { Coordinator } from './coordinator/coordinator.js';
+import { GuardedEmitter } from './coordinator/guarded-emitter.js';
+import { type OpenOptions, type ResolvedOptions, resolveOptions } from './coordinator/options.js';
+import { invalidArgument, WalError } from './errors.js';
+import { LEVEL_NAMES, levelNumber } from './format/levels.js';
+import type { LogState } from './format/state.js';
+import {
+  applier,
+  checkTarget,
+  type RecoverTarget,
+  type Replayed,
+  type ReplayHandler,
+  replayed,
+  replayInto,
+  utf8Key,
+} from './kv/replay.js';
+import {
+  type AppendOptions,
+  type BatchOperation,
+  checkLevel,
+  checkLsn,
+  checkOptions,
+  checkSignal,
+  closedError,
+  describe,
+} from './producer/arguments.js';
+import type { ProducerHandle } from './producer/connect.js';
+import type { LsnRange } from './producer/producer.js';
+import { Catalog } from './reader/catalog.js';
+import { nodeFiles } from './reader/files.js';
+import { readLog } from './reader/read-log.js';
+import { Reader } from './reader/reader.js';
+import { inspectLog, openError, type Recovered, type RecoveryReport } from './recovery/recover.js';
+import { Counter } from './ring/control.js';
+import { LOCK_NAME, segmentIdOf } from './segments/names.js';
+import { NodeStorage, syncDirectory } from './storage/node-storage.js';
+import type { Bytes, Durability, Lsn, WalRecord } from './types.js';
+
+export interface ReadOptions {
+  /** The first LSN to deliver. Default: the first that there is. */
+  from?: Lsn;
+  /** The last LSN to deliver. Default: what is committed at `os` when the read begins. */
+  to?: Lsn;
+  signal?: AbortSignal;
+}
+
+export interface ReplayOptions extends ReadOptions {}
+
+export interface RecoverOptions extends ReplayOptions {
+  /** `utf8`: keys are strings. `buffer`: keys are Uint8Arrays. Default: `utf8`. */
+  keyEncoding?: 'utf8' | 'buffer';
+}
+
+export interface CleanupResult {
+  segments: number;
+  bytes: number;
+}
+
+export interface Latency {
+  p50: number;
+  p90: number;
+  p99: number;
+  max: number;
+}
+
+export interface WalStats {
+  watermarks: Record<'memory' | 'os' | 'disk', Lsn>;
+  firstLsn: Lsn;
+  checkpoint: Lsn;
+  segments: number;
+  /** Bytes of the segment files. */
+  bytes: number;
+  /** Records written since the log was opened, in all threads. */
+  records: number;
+  /** Groups written since then: each is one write. */
+  commits: number;
+  syncs: number;
+  recordsPerSync: number;
+  /** Appends of this thread that wait for room in the ring. */
+  queueDepth: number;
+  /** Appends of this thread whose promise is not settled. */
+  inFlight: number;
+  /** This thread's ring, in bytes. */
+  ring: { bytes: number; used: number };
+  /** From append to commit, in milliseconds, by frames of this thread. */
+  latencyMs: Record<'memory' | 'os' | 'disk', Latency>;
+}
+
+type CommitListener = (event: CommitEvent) => void;
+
+export interface WalEvents {
+  commit: CommitListener;
+  'commit:memory': CommitListener;
+  'commit:os': CommitListener;
+  'commit:disk': CommitListener;
+  'commit:replicated': CommitListener;
+  /** A segment was sealed and the next one began. */
+  rotate: (event: { segment: string; firstLsn: Lsn; sealed: string; lastLsn: Lsn }) => void;
+  checkpoint: (event: { lsn: Lsn }) => void;
+  cleanup: (event: CleanupResult) => void;
+  /** Appends of this thread began to wait for room in the ring. */
+  backpressure: (event: { queueDepth: number }) => void;
+  /** And now they all fit. */
+  drain: () => void;
+  close: () => void;
+  error: (error: Error) => void;
+}
+
+/** Closing or reading only: why nothing can be written. */
+function readOnlyError(): WalError {
+  return new WalError('ERR_WAL_READ_ONLY', 'The log was opened with readOnly: true. Open it without to write.');
+}
+
+/**
+ * A write-ahead log: many producers in, one order on disk, commit events out, everything promised back after a crash.
+ *
+ * Every method that fails rejects with a `WalError`, whose `code` is stable.
+ */
+export class WriteAheadLog extends GuardedEmitter<WalEvents> {
+  /** What `open` found in the directory. */
+  readonly recovery: RecoveryReport;
+  /** The log's directory, as an absolute path. */
+  readonly directory: string;
+  readonly #options: ResolvedOptions;
+  /** Undefined when the log is read only. */
+  readonly #coordinator: Coordinator | undefined;
+  readonly #recovered: Recovered | undefined;
+  readonly #catalog: Catalog;
+  #closing: Promise<void> | undefined;
+  /** The clean-up that follows a checkpoint by itself, if one is under way. */
+  #automaticCleanup: Promise<CleanupResult> | undefined;
+  #activeReads = 0;
+
+  private constructor(directory: string, options: ResolvedOptions, source: Coordinator | Recovered) {
+    super();
+    this.directory = directory;
+    this.#options = options;
+    this.#catalog = new Catalog(nodeFiles(directory));
+    this.recovery = source.report;
+    if (!(source instanceof Coordinator)) {
+      this.#recovered = source;
+      return;
+    }
+    this.#coordinator = source;
+    source.listen({
+      commit: (event) => this.#committed(event),
+      rotated: (current, sealed) => {
+        const { name: segment, firstLsn } = current;
+        this.emit('rotate', { segment, firstLsn, sealed: sealed.name, lastLsn: sealed.lastLsn });
+      },
+      backpressure: (waiting) => this.#backpressure(waiting),
+      failed: (error) => this.report(error),
+      trouble: (error) => this.report(error),
+    });
+  }
+
+  /**
+   * Opens the log in a directory: creates it, or recovers what is in it. One writer per directory: a second open, in
+   * any process or thread, rejects with `ERR_WAL_LOCKED`. Damage to anything that was promised rejects with
+   * `ERR_WAL_CORRUPT`, and leaves everything as it is.
+   */
+  static async open(directory: string, options: OpenOptions = {}): Promise<WriteAheadLog> {
+    if (typeof directory !== 'string' || directory === '' || directory.includes('\0')) {
+      throw invalidArgument(`directory must be a path, not ${describe(directory)}.`);
+    }
+    const resolved = resolveOptions(options);
+    resolved.signal?.throwIfAborted();
+    const absolute = path.resolve(directory);
+    try {
+      prepareDirectory(absolute, resolved);
+      if (resolved.readOnly) return openReadOnly(absolute, resolved);
+      return new WriteAheadLog(absolute, resolved, await Coordinator.open(absolute, resolved));
+    } catch (error) {
+      if (resolved.signal?.aborted && error === resolved.signal.reason) throw error;
+      throw openError(error, absolute);
+    }
+
+    function openReadOnly(at: string, how: ResolvedOptions): WriteAheadLog {
+      const startedAt = performance.now();
+      const recovered = inspectLog(new NodeStorage(at), how.recoveryMode);
+      recovered.report.durationMs = performance.now() - startedAt;
+      return new WriteAheadLog(at, how, recovered);
+    }
+  }
+
+  /**
+   * Appends one opaque record of at most `maxRecordBytes` (strings count in UTF-8). Resolves to its LSN once it is as
+   * durable as `options.durability` says. The caller may reuse the buffer as soon as the call returns.
+   */
+  append(payload: Bytes, options?: AppendOptions): Promise<Lsn> {
+    return this.#coordinator?.writer.append(payload, options) ?? Promise.reject(this.#cannotWrite());
+  }
+
+  /** Appends records atomically: after any crash all of them are there or none. Their LSNs are consecutive. */
+  appendMany(payloads: Iterable<Bytes>, options?: AppendOptions): Promise<LsnRange> {
+    return this.#coordinator?.writer.appendMany(payloads, options) ?? Promise.reject(this.#cannotWrite());
+  }
+
+  put(key: Bytes, value: Bytes, options?: AppendOptions): Promise<Lsn> {
+    return this.#coordinator?.writer.put(key, value, options) ?? Promise.reject(this.#cannotWrite());
+  }
+
+  delete(key: Bytes, options?: AppendOptions): Promise<Lsn> {
+    return this.#coordinator?.writer.delete(key, options) ?? Promise.reject(this.#cannotWrite());
+  }
+
+  /** Removes every key: what was put before is hidden from a replay. */
+  clear(options?: AppendOptions): Promise<Lsn> {
+    return this.#coordinator?.writer.clear(options) ?? Promise.reject(this.#cannotWrite());
+  }
+
+  /** Puts and deletes, atomically. */
+  batch(operations: BatchOperation[], options?: AppendOptions): Promise<LsnRange> {
+    return this.#coordinator?.writer.batch(operations, options) ?? Promise.reject(this.#cannotWrite());
+  }
+
+  /** The same as `put(key, value, { durability: level })`. */
+  writeWithDurability(key: Bytes, value: Bytes, level: Durability): Promise<Lsn> {
+    return this.put(key, value, { durability: level });
+  }
+
+  /** Resolves, to the `disk` watermark, once everything appended before this call, in any thread, is on disk. */
+  async sync(): Promise<Lsn> {
+    await this.#writable().sync();
+    return this.watermark('disk');
+  }
+
+  /** Resolves once the watermark of `level` has reached `lsn`. It makes nothing durable by itself. */
+  async waitFor(lsn: Lsn, level: Durability, options: { signal?: AbortSignal } = {}): Promise<void> {
+    checkLsn(lsn);
+    const number = checkLevel(level);
+    checkOptions(options);
+    if (options.signal !== undefined) checkSignal(options.signal);
+    await this.#writable().commits.waitFor(number, lsn, options.signal);
+  }
+
+  /** The highest LSN committed at a level; 0 before the first, and for `replicated` without a replica. */
+  watermark(level: Durability): Lsn {
+    const number = levelNumber(level);
+    if (number < 0)
+      throw invalidArgument(`level must be 'memory', 'os', 'disk' or 'replicated', not ${describe(level)}.`);
+    if (this.#coordinator !== undefined) return this.#coordinator.control.watermark(number);
+    return level === 'replicated' ? 0 : this.recovery.lastLsn;
+  }
+
+  /**
+   * Records in order, from `from` to `to` inclusive. An LSN below the first reads as `ERR_WAL_TRUNCATED`, damage as
+   * `ERR_WAL_CORRUPT` with its place; the read ends, the log goes on.
+   */
+  read(options: ReadOptions = {}): Reader {
+    const range = this.#checkRange(options);
+    return new Reader(() => this.#read(range.from, range.to, range.signal));
+  }
+
+  /** Committed key-value operations in order, from the checkpoint on. */
+  replay(options?: ReplayOptions): AsyncGenerator<Replayed, void, undefined>;
+  /** The same, handed to a function; resolves to how many there were. A promise that the handler returns is awaited. */
+  replay(handler: ReplayHandler, options?: ReplayOptions): Promise<number>;
+  replay(
+    first?: ReplayHandler | ReplayOptions,
+    second?: ReplayOptions,
+  ): AsyncGenerator<Replayed, void, undefined> | Promise<number> {
+    const handler = typeof first === 'function' ? first : undefined;
+    const options = (handler === undefined ? (first as ReplayOptions | undefined) : second) ?? {};
+    const batches = () => {
+      const range = this.#checkRange(options);
+      return this.#read(range.from ?? this.#state.checkpoint + 1, range.to, range.signal);
+    };
+    if (handler === undefined) return replayed(batches());
+    return (async () => replayInto(batches(), handler))();
+  }
+
+  /** Replays into a Map, or anything with `set`, `delete` and `clear`. */
+  async recover<K = string>(target: RecoverTarget<K>, options: RecoverOptions = {}): Promise<RecoveryReport> {
+    checkTarget(target);
+    checkOptions(options);
+    const { keyEncoding = 'utf8', ...range } = options;
+    if (keyEncoding !== 'utf8' && keyEncoding !== 'buffer') {
+      throw invalidArgument(`keyEncoding must be 'utf8' or 'buffer', not ${describe(keyEncoding)}.`);
+    }
+    const keyOf = keyEncoding === 'utf8' ? utf8Key : (key: Uint8Array) => key;
+    await this.replay(applier(target as RecoverTarget<unknown>, keyOf), range);
+    return this.recovery;
+  }
+
+  /** A plain object to hand to another thread, once, for `connect` there. */
+  producer(): ProducerHandle {
+    return this.#writable().producer();
+  }
+
+  /** Seals the current segment and starts the next; nothing happens while it holds no records. */
+  async rotate(): Promise<void> {
+    await this.#writable().rotate();
+  }
+
+  /** Durably records that the state up to `lsn` is safe outside the log. A checkpoint never goes back. */
+  async checkpoint(lsn: Lsn): Promise<void> {
+    checkLsn(lsn, 'lsn', 0);
+    const coordinator = this.#writable();
+    const last = this.watermark('os');
+    if (lsn > last) throw invalidArgument(`A checkpoint at LSN ${lsn} is ahead of the log, which ends at LSN ${last}.`);
+    if (lsn < this.#state.checkpoint) {
+      throw invalidArgument(`A checkpoint at LSN ${lsn} is behind the one at LSN ${this.#state.checkpoint}.`);
+    }
+    await coordinator.checkpoint(lsn);
+    this.emit('checkpoint', { lsn });
+    if (!this.#options.autoCleanup || this.#closing !== undefined) return;
+    const cleanup = this.#cleanup(coordinator);
+    this.#automaticCleanup = cleanup;
+    void cleanup
+      .catch((error) => this.report(error))
+      .finally(() => {
+        if (this.#automaticCleanup === cleanup) this.#automaticCleanup = undefined;
+      });
+  }
+
+  /** Removes or recycles the segments wholly below the checkpoint. Joins the automatic one when that is under way. */
+  async cleanup(): Promise<CleanupResult> {
+    const coordinator = this.#writable();
+    return this.#automaticCleanup ?? this.#cleanup(coordinator);
+  }
+
+  /** A plain snapshot of what the log does. */
+  stats(): WalStats {
+    const { control, appender } = this.#writable();
+    const records = control.get(Counter.records);
+    const syncs = control.get(Counter.syncs);
+    const latency = (level: number): Latency => {
+      const histogram = appender.latency[level];
+      const ms = (ns: number) => (histogram.count === 0 ? 0 : ns / 1e6);
+      const percentile = (p: number) => ms(histogram.percentile(p));
+      return { p50: percentile(50), p90: percentile(90), p99: percentile(99), max: ms(histogram.max) };
+    };
+    return {
+      watermarks: { memory: this.watermark('memory'), os: this.watermark('os'), disk: this.watermark('disk') },
+      firstLsn: control.get(Counter.firstLsn),
+      checkpoint: this.#state.checkpoint,
+      segments: control.get(Counter.segments),
+      bytes: control.get(Counter.fileBytes),
+      records,
+      commits: control.get(Counter.groups),
+      syncs,
+      recordsPerSync: syncs === 0 ? 0 : records / syncs,
+      queueDepth: appender.queued,
+      inFlight: appender.inFlight,
+      ring: { bytes: appender.ring.dataBytes, used: appender.ringUse },
+      latencyMs: { memory: latency(0), os: latency(1), disk: latency(2) },
+    };
+  }
+
+  /** Drains, syncs, seals, stops the threads. Idempotent. Afterwards everything rejects with `ERR_WAL_CLOSED`. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  protected override listenersChanged(): void {
+    let levels = this.listenerCount('commit') > 0 ? 0b111 : 0;
+    LEVEL_NAMES.forEach((name, level) => {
+      if (this.listenerCount(`commit:${name}`) > 0) levels |= 1 << level;
+    });
+    this.#coordinator?.commits.setListened(levels);
+  }
+
+  async #close(): Promise<void> {
+    await this.#coordinator?.close();
+    this.emit('close');
+  }
+
+  async #cleanup(coordinator: Coordinator): Promise<CleanupResult> {
+    const { segments, bytes } = await coordinator.cleanup(() => this.#activeReads === 0);
+    if (segments > 0) this.emit('cleanup', { segments, bytes });
+    return { segments, bytes };
+  }
+
+  async *#read(
+    from: Lsn | undefined,
+    to: Lsn,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<WalRecord[], void, undefined> {
+    this.#checkOpen();
+    const committed = this.watermark('os');
+    const last = this.#coordinator === undefined ? to : Math.min(to, committed);
+    const range = { from, to: last, promised: committed, low: () => this.#state.low, signal };
+    this.#activeReads++;
+    try {
+      yield* readLog(this.#catalog, range);
+    } catch (error) {
+      throw signal?.aborted && error === signal.reason ? error : openError(error, this.directory);
+    } finally {
+      this.#activeReads--;
+    }
+  }
+
+  #checkRange(options: ReadOptions): { from: Lsn | undefined; to: Lsn; signal: AbortSignal | undefined } {
+    checkOptions(options);
+    this.#checkOpen();
+    const { from, to, signal } = options;
+    if (from !== undefined) checkLsn(from, 'from');
+    if (to !== undefined) checkLsn(to, 'to', 0);
+    if (signal !== undefined) checkSignal(signal);
+    return { from, to: to ?? Number.MAX_SAFE_INTEGER, signal };
+  }
+
+  get #state(): LogState {
+    return this.#coordinator?.state ?? this.#recovered!.state;
+  }
+
+  #committed(event: CommitEvent): void {
+    this.emit('commit', event);
+    this.emit(`commit:${event.level}`, event);
+  }
+
+  #backpressure(waiting: boolean): void {
+    if (waiting) this.emit('backpressure', { queueDepth: this.#coordinator!.appender.queued });
+    else this.emit('drain');
+  }
+
+  #checkOpen(): void {
+    if (this.#closing !== undefined) throw closedError();
+  }
+
+  #cannotWrite(): WalError {
+    return this.#closing === undefined ? readOnlyError() : closedError();
+  }
+
+  #writable(): Coordinator {
+    if (this.#closing !== undefined || this.#coordinator === undefined) throw this.#cannotWrite();
+    return this.#coordinator;
+  }
+}
+
+/** Makes the directory if it may, durably; or says what is wrong with it. */
+function prepareDirectory(directory: string, { createIfMissing, readOnly }: ResolvedOptions): void {
+  const found = statDirectory(directory);
+  if (found !== undefined && !found.isDirectory()) {
+    throw invalidArgument(`${directory} is a file. A log needs a directory of its own.`);
+  }
+  if (readOnly || !createIfMissing) {
+    const holdsLog =
+      found && fs.readdirSync(directory).some((name) => name === LOCK_NAME || segmentIdOf(name) !== undefined);
+    if (!holdsLog) throw new WalError('ERR_WAL_NOT_FOUND', `There is no log in ${directory}.`);
+  }
+  if (found !== undefined) return;
+  const first = fs.mkdirSync(directory, { recursive: true });
+  // Every directory entry that was made must be durable before the log relies on it.
+  for (let made = directory; first !== undefined && made.length >= first.length; made = path.dirname(made)) {
+    syncDirectory(path.dirname(made));
+  }
+}
+
+function statDirectory(directory: string): fs.Stats | undefined {
+  try {
+    return fs.statSync(directory, { throwIfNoEntry: false });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOTDIR') throw error;
+    throw invalidArgument(`${directory} lies below a file. A log needs a directory of its own.`);
+  }
+}

@@ -1,0 +1,153 @@
+import { randomBytes } from 'node:crypto';
+import { availableParallelism } from 'node:os';
+import { BroadcastChannel, type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import type { ActorData, ActorMessage, ActorRequest } from '../src/coordinator/messages.js';
+import { toPlainError } from '../src/errors.js';
+import { inspectLog, openError, type Recovered, unfinishedSpares } from '../src/recovery/recover.js';
+import { endLastSegment } from '../src/recovery/repair-tail.js';
+import { Control, Slot } from '../src/ring/control.js';
+import { Ring } from '../src/ring/ring.js';
+import { isNoSpace } from '../src/segments/prepare.js';
+import { Member } from '../src/sequencer/member.js';
+import { Sequencer } from '../src/sequencer/sequencer.js';
+import { NodeStorage } from '../src/storage/node-storage.js';
+
+/**
+ * The thread around the sequencer: recovers the log, then takes work from the rings and requests from the opening
+ * thread until it is told to close. It never returns to its event loop in between; it sleeps in Atomics.wait.
+ */
+const data = workerData as ActorData;
+const port = parentPort as MessagePort;
+const control = new Control(data.control);
+const storage = new NodeStorage(data.directory, data.syncMethod);
+const channels = new Map<number, BroadcastChannel>();
+let closed = false;
+
+/** The opening thread's own ring. */
+const OPENER = 0;
+/** A lost wake-up costs this long and not forever. */
+const LONGEST_SLEEP_MS = 250;
+/** How long to look for more work before going to sleep: about what a wake-up costs. */
+const SPIN_US = availableParallelism() > 1 ? 50 : 0;
+const LOOKS_PER_CLOCK = 64;
+
+function post(message: ActorMessage): void {
+  port.postMessage(message);
+}
+
+function recover(): Recovered {
+  const startedAt = performance.now();
+  const recovered = inspectLog(storage, data.recoveryMode);
+  try {
+    endLastSegment(storage, recovered, Date.now());
+  } catch (error) {
+    if (!isNoSpace(error)) throw error;
+  }
+  recovered.report.durationMs = performance.now() - startedAt;
+  return recovered;
+}
+
+function start(recovered: Recovered): Sequencer {
+  const host = {
+    now: Date.now,
+    randomBytes,
+    wakeOpener: () => post({ op: 'wake' }),
+    wantSpare: () => post({ op: 'wantSpare' }),
+    forgotten: (member: Member) => forget(member),
+    rotated: (current: ActorRotated['current'], sealed: ActorRotated['sealed']) =>
+      post({ op: 'rotated', current, sealed }),
+  };
+  const { segmentBytes, flushIntervalMs } = data;
+  const sequencer = new Sequencer(storage, control, host, { segmentBytes, flushIntervalMs }, recovered);
+  sequencer.addMember(new Member(OPENER, new Ring(data.ring), () => post({ op: 'wake' })));
+  return sequencer;
+}
+
+type ActorRotated = Extract<ActorMessage, { op: 'rotated' }>;
+
+function perform(sequencer: Sequencer, request: ActorRequest): unknown {
+  switch (request.op) {
+    case 'sync':
+      return sequencer.sync();
+    case 'rotate':
+      return sequencer.rotate();
+    case 'checkpoint':
+      return sequencer.updateState((state) => ({ ...state, checkpoint: Math.max(state.checkpoint, request.lsn) }));
+    case 'cleanup':
+      return { gone: sequencer.cleanup(), state: sequencer.state };
+    case 'addSpare':
+      return sequencer.addSpare(request.spare);
+    case 'addRing':
+      return addRing(sequencer, request.id, request.ring, request.channel);
+    case 'dropRing':
+      return sequencer.dropMember(request.id);
+    case 'close':
+      closed = true;
+      return sequencer.close();
+  }
+}
+
+function addRing(sequencer: Sequencer, id: number, ring: SharedArrayBuffer, name: string): void {
+  const channel = new BroadcastChannel(name);
+  channels.set(id, channel);
+  const member = new Member(id, new Ring(ring), () => channel.postMessage(0));
+  sequencer.addMember(member);
+}
+
+function forget(member: Member): void {
+  channels.get(member.id)?.close();
+  channels.delete(member.id);
+  post({ op: 'ringDropped', id: member.id });
+}
+
+function answerRequests(sequencer: Sequencer): void {
+  for (let got = receiveMessageOnPort(port); got !== undefined && !closed; got = receiveMessageOnPort(port)) {
+    try {
+      post({ op: 'reply', ok: true, value: perform(sequencer, got.message as ActorRequest) });
+    } catch (error) {
+      post({ op: 'reply', ok: false, error: toPlainError(error) });
+    }
+  }
+}
+
+/** Waits until the bell differs from `bell`: a short while awake, then asleep. */
+function waitForBell(bell: number, sequencer: Sequencer): void {
+  const { slots } = control;
+  if (SPIN_US > 0) {
+    const until = performance.now() + SPIN_US / 1000;
+    do {
+      for (let i = 0; i < LOOKS_PER_CLOCK; i++) if (Atomics.load(slots, Slot.doorbell) !== bell) return;
+    } while (performance.now() < until);
+  }
+  // First say that we sleep, then look at the bell, inside Atomics.wait. Whoever rings does it the other way round.
+  Atomics.store(slots, Slot.actorSleeps, 1);
+  Atomics.wait(slots, Slot.doorbell, bell, Math.min(sequencer.timeToFlush() ?? LONGEST_SLEEP_MS, LONGEST_SLEEP_MS));
+  Atomics.store(slots, Slot.actorSleeps, 0);
+}
+
+function run(sequencer: Sequencer): void {
+  let commands = 0;
+  while (!closed) {
+    // Read before the rings are looked through: what is published later changes it.
+    const bell = Atomics.load(control.slots, Slot.doorbell);
+    const posted = Atomics.load(control.slots, Slot.commands);
+    if (posted !== commands) {
+      commands = posted;
+      answerRequests(sequencer);
+    }
+    if (!closed && !sequencer.step()) waitForBell(bell, sequencer);
+  }
+  for (const channel of channels.values()) channel.close();
+  port.close();
+}
+
+try {
+  const recovered = recover();
+  const sequencer = start(recovered);
+  const { report, state, spares } = recovered;
+  const obsolete = recovered.obsolete.map((segment) => segment.name);
+  post({ op: 'ready', ready: { report, state, spares, obsolete, unfinished: unfinishedSpares(storage) } });
+  run(sequencer);
+} catch (error) {
+  post({ op: 'unable', error: toPlainError(openError(error, data.directory)) });
+}
