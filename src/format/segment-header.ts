@@ -29,6 +29,8 @@ export const SegmentFlag = {
   Recycled: 1,
   /** Records of earlier segments at or above this one's first LSN are void (`truncateAfter`). */
   Truncates: 2,
+  /** The file was not prepared: it grows as it is written, so that its size says nothing before it is sealed. */
+  Growing: 4,
 } as const;
 
 export interface Predecessor {

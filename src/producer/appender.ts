@@ -42,6 +42,12 @@ export interface AppenderHost {
  */
 export const PUBLISH_BYTES = 16 * 1024;
 
+/**
+ * Frames of this size and more are checksummed by the thread that made them: few and large, they cost it little and the
+ * actor much. Smaller ones are left to the actor, because a thread that makes many small records is the busy one.
+ */
+const OWN_CRC_BYTES = 32 * 1024;
+
 interface Waiting {
   /** One record, or the records of an atomic batch. Undefined once the append was aborted. */
   entries: Entry | Entry[] | undefined;
@@ -187,8 +193,9 @@ export class Appender {
     const bytes = align8(this.#cursor - start);
     ring.data.fill(0, this.#cursor, start + bytes);
     writeEncoderFields(ring.view, start, FrameType.Records, storedBytes, storedBytes, this.#records);
-    const pool = bytes >= this.#options.encodeBytes;
-    if (pool && this.#host.encode === undefined) {
+    const pool = bytes >= this.#options.encodeBytes && this.#host.encode !== undefined;
+    const here = !pool && bytes >= OWN_CRC_BYTES;
+    if (here) {
       const payload = ring.data.subarray(start + FRAME_HEADER_BYTES, this.#cursor);
       ring.view.setUint32(start + Field.payloadCrc, crc32(payload), true);
     }
@@ -196,16 +203,16 @@ export class Appender {
     const at = ring.descriptor(frame);
     ring.descriptors[at + Descriptor.offset] = start;
     ring.descriptors[at + Descriptor.bytes] = bytes;
-    ring.descriptors[at + Descriptor.flags] = pool ? this.#flags : this.#flags | FrameFlag.NeedsCrc;
+    ring.descriptors[at + Descriptor.flags] = pool || here ? this.#flags : this.#flags | FrameFlag.NeedsCrc;
     this.#head += bytes;
     const pending = this.#pendingOf(frame);
     pending.end = this.#head;
     pending.records = this.#records;
     this.#open = false;
     this.#host.hold(true);
-    if (pool && this.#host.encode !== undefined) {
+    if (pool) {
       ring.setState(frame, FrameState.Encoding);
-      this.#host.encode(frame);
+      this.#host.encode!(frame);
     } else {
       ring.setState(frame, FrameState.Ready);
       this.#control.ring();

@@ -1,11 +1,14 @@
 export type Resolve = (lsn: number) => void;
 export type Reject = (reason: unknown) => void;
 
-/** Those who wait for one level of one frame. Reused with its frame; `count` says how much of the arrays is alive. */
+/**
+ * Those who wait for one level of one frame. Reused; `count` says how much of the arrays is alive. What was settled is
+ * forgotten at once: a stale function would keep its promise alive and make the garbage collector carry it along.
+ */
 export class WaiterList {
   count = 0;
-  readonly #resolve: Resolve[] = [];
-  readonly #reject: Reject[] = [];
+  readonly #resolve: (Resolve | undefined)[] = [];
+  readonly #reject: (Reject | undefined)[] = [];
   readonly #index: number[] = [];
 
   /** `index`: the place of the waiter's first record in the frame. */
@@ -18,14 +21,22 @@ export class WaiterList {
 
   resolveAll(firstLsn: number): number {
     const { count } = this;
-    for (let i = 0; i < count; i++) this.#resolve[i](firstLsn + this.#index[i]);
+    for (let i = 0; i < count; i++) {
+      this.#resolve[i]!(firstLsn + this.#index[i]);
+      this.#resolve[i] = undefined;
+      this.#reject[i] = undefined;
+    }
     this.count = 0;
     return count;
   }
 
   rejectAll(reason: unknown): number {
     const { count } = this;
-    for (let i = 0; i < count; i++) this.#reject[i](reason);
+    for (let i = 0; i < count; i++) {
+      this.#reject[i]!(reason);
+      this.#resolve[i] = undefined;
+      this.#reject[i] = undefined;
+    }
     this.count = 0;
     return count;
   }

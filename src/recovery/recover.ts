@@ -1,5 +1,5 @@
 import { corrupt, WalError } from '../errors.js';
-import type { SegmentHeader } from '../format/segment-header.js';
+import { SegmentFlag, type SegmentHeader } from '../format/segment-header.js';
 import { EMPTY_STATE, type LogState } from '../format/state.js';
 import { isPreparing, isSpare, QUARANTINE_FOLDER, quarantinedIdOf, segmentIdOf } from '../segments/names.js';
 import { hasLeftOver, readContent, readHeader, type SegmentContent, withFile } from '../segments/read-segment.js';
@@ -92,7 +92,7 @@ export function inspectLog(storage: Storage, mode: RecoveryMode): Recovered {
   const { row, verdict } = verdictOf({
     isLast: true,
     sealed: content.sealed,
-    fullSize: content.fileBytes >= lastHeader.segmentBytes,
+    fullSize: content.fileBytes >= lastHeader.segmentBytes || (lastHeader.flags & SegmentFlag.Growing) !== 0,
     expectedLsn: content.lastLsn + 1,
     laterFrame: content.remains.laterFrame,
     leftOver,

@@ -15,7 +15,7 @@
  * | F   | the last    | unsealed   | none, nothing left over| clean       | the writer stopped between two groups            |
  * | G   | the last    | unsealed   | file shorter than made | corrupt     | only a sealed file is ever cut to its end        |
  *
- * G stands before C to F. What the table cannot see: damage to the very last synced group of a log that was not closed,
+ * G stands before C to F, and is not for segments that grew as they were written: their size says nothing. What the table cannot see: damage to the very last synced group of a log that was not closed,
  * because no later frame is there to be stamped. It looks like row E.
  */
 export type Verdict = 'sealed' | 'clean' | 'torn-tail' | 'corrupt';
@@ -24,7 +24,7 @@ export type VerdictRow = 'A' | 'B' | 'C' | 'D' | 'E' | 'F' | 'G';
 export interface SegmentEnd {
   isLast: boolean;
   sealed: boolean;
-  /** The file has the size that it was made with. */
+  /** The file has the size that it was made with, or was made to grow. */
   fullSize: boolean;
   /** L: the LSN expected where the frames end. */
   expectedLsn: number;

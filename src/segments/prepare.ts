@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { WalError } from '../errors.js';
 import type { Storage, StorageFile } from '../storage/storage.js';
 import { preparingName, spareName } from './names.js';
 
@@ -9,6 +10,8 @@ export interface Spare {
   bytes: number;
   /** It held a segment before, whose bytes are still in it. */
   recycled: boolean;
+  /** It is empty, and its segment will grow up to `bytes`. */
+  growing?: boolean;
 }
 
 /**
@@ -30,6 +33,16 @@ export function prepareSpare(storage: Storage, bytes: number): Spare {
     throw error;
   }
   return { name: spareName(token), bytes, recycled: false };
+}
+
+/**
+ * An empty spare, for a segment that grows as it is written. Filling a file with zeros first pays while there is time
+ * for it; a log that is written as fast as the disk takes it has none, and would only write everything twice.
+ */
+export function growingSpare(storage: Storage, bytes: number): Spare {
+  const name = spareName(randomBytes(6).toString('hex'));
+  storage.open(name, 'create').close();
+  return { name, bytes, recycled: false, growing: true };
 }
 
 /** Writes zeros to `[from, to)`. */
@@ -69,4 +82,12 @@ export function isNoSpace(error: unknown): boolean {
   const { code, errno } = (error ?? {}) as NodeJS.ErrnoException;
   // A quota reaches Node as "Unknown system error -122" on some platforms: look at the number too.
   return code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG' || errno === -122;
+}
+
+export function noSpace(cause: unknown): WalError {
+  return new WalError(
+    'ERR_WAL_NO_SPACE',
+    'There is no room on the disk for more of the log. Nothing of this was written; free some space and try again.',
+    { cause },
+  );
 }

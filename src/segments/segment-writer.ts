@@ -4,7 +4,7 @@ import { encodeSegmentHeader, type Predecessor, SegmentFlag, segmentHeaderBytes 
 import { encodeState, type LogState } from '../format/state.js';
 import type { Storage, StorageFile } from '../storage/storage.js';
 import { segmentName } from './names.js';
-import type { Spare } from './prepare.js';
+import { isNoSpace, noSpace, type Spare } from './prepare.js';
 import type { SegmentInfo } from './segment-info.js';
 
 export interface SegmentStart {
@@ -18,6 +18,12 @@ export interface SegmentStart {
   flags?: number;
 }
 
+export interface SegmentMark {
+  lastLsn: number;
+  headerCrc: number;
+  entries: number;
+}
+
 /** Room that a segment needs for one frame of `frameBytesTotal` bytes. */
 export function segmentBytesFor(frameBytesTotal: number, state: LogState): number {
   const stateBytes = encodeState(state).byteLength;
@@ -29,15 +35,18 @@ export function segmentBytesFor(frameBytesTotal: number, state: LogState): numbe
 /** Writes one segment, from its header to its seal. Knows offsets and checksums; when to sync is the sequencer's. */
 export class SegmentWriter {
   readonly info: SegmentInfo;
+  /** Its blocks do not exist before they are written: a write may meet a full disk, and is then taken back. */
+  readonly growing: boolean;
   readonly #file: StorageFile;
   readonly #index: IndexEntry[] = [];
   #state: LogState;
   #reserve: number;
   #lastHeaderCrc: number;
 
-  private constructor(file: StorageFile, info: SegmentInfo, state: LogState) {
+  private constructor(file: StorageFile, info: SegmentInfo, state: LogState, growing: boolean) {
     this.#file = file;
     this.info = info;
+    this.growing = growing;
     this.#state = state;
     this.#lastHeaderCrc = info.headerCrc;
     this.#reserve = this.#reserveFor(state);
@@ -49,7 +58,9 @@ export class SegmentWriter {
    */
   static create(storage: Storage, spare: Spare, start: SegmentStart): SegmentWriter {
     const name = segmentName(start.segmentId);
-    const flags = (start.flags ?? 0) | (spare.recycled ? SegmentFlag.Recycled : 0);
+    let flags = start.flags ?? 0;
+    if (spare.recycled) flags |= SegmentFlag.Recycled;
+    if (spare.growing) flags |= SegmentFlag.Growing;
     const { now: createdAt, ...fields } = start;
     const { bytes, headerCrc } = encodeSegmentHeader({ ...fields, createdAt, flags, segmentBytes: spare.bytes });
     const prepared = storage.open(spare.name, 'write');
@@ -60,7 +71,9 @@ export class SegmentWriter {
       storage.syncFolder();
     } catch (error) {
       prepared.close();
-      throw error;
+      if (!spare.growing || !isNoSpace(error)) throw error;
+      storage.remove(spare.name);
+      throw noSpace(error);
     }
     return new SegmentWriter(
       prepared,
@@ -77,6 +90,7 @@ export class SegmentWriter {
         state: 'open',
       },
       start.state,
+      spare.growing ?? false,
     );
   }
 
@@ -99,9 +113,30 @@ export class SegmentWriter {
     this.#lastHeaderCrc = headerCrc;
   }
 
-  /** Writes frames that were noted, all in one go. */
+  /** What {@link rollBack} needs to forget frames that were noted and could not be written. */
+  mark(): SegmentMark {
+    return { lastLsn: this.info.lastLsn, headerCrc: this.#lastHeaderCrc, entries: this.#index.length };
+  }
+
+  rollBack({ lastLsn, headerCrc, entries }: SegmentMark): void {
+    this.info.lastLsn = lastLsn;
+    this.#lastHeaderCrc = headerCrc;
+    this.#index.length = entries;
+  }
+
+  /**
+   * Writes frames that were noted, all in one go. `ERR_WAL_NO_SPACE` says that a growing segment met a full disk and
+   * ends where it ended before; any other error leaves it in an unknown state.
+   */
   write(views: readonly Uint8Array[], bytes: number): void {
-    this.#file.write(views, this.info.endOffset);
+    try {
+      this.#file.write(views, this.info.endOffset);
+    } catch (error) {
+      if (!this.growing || !isNoSpace(error)) throw error;
+      // A part of it may be there. Cut off, it cannot be taken for a torn tail, nor for a record.
+      this.#file.truncate(this.info.endOffset);
+      throw noSpace(error);
+    }
     this.info.endOffset += bytes;
   }
 
@@ -146,6 +181,7 @@ export class SegmentWriter {
   #writeOwn(type: number, payload: Uint8Array, durableLsn: number, now: number): void {
     const { salt, lastLsn } = this.info;
     const { bytes, headerCrc } = buildFrame(type, payload, lastLsn + 1, durableLsn, salt, now, this.#lastHeaderCrc);
+    // Not noted before it is written: nothing to take back when there is no room for it.
     this.write([bytes], bytes.byteLength);
     this.#lastHeaderCrc = headerCrc;
   }

@@ -6,9 +6,9 @@ import type { LogState } from '../format/state.js';
 import type { LogEnd, Recovered } from '../recovery/recover.js';
 import { type Control, Counter, LogPhase, Slot } from '../ring/control.js';
 import { Descriptor, FrameFlag, FrameOutcome, FrameState, RingPhase, RingSlot } from '../ring/ring.js';
-import { isNoSpace, prepareSpare, type Spare } from '../segments/prepare.js';
+import { growingSpare, isNoSpace, noSpace, prepareSpare, type Spare } from '../segments/prepare.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
-import { SegmentWriter, segmentBytesFor } from '../segments/segment-writer.js';
+import { type SegmentMark, SegmentWriter, segmentBytesFor } from '../segments/segment-writer.js';
 import type { Storage } from '../storage/storage.js';
 import { Group } from './group.js';
 import type { Member } from './member.js';
@@ -36,8 +36,10 @@ export interface SequencerOptions {
 
 /** The most that one write takes together. Bounds how long the first record of a group waits for the last. */
 const GROUP_BYTES = 4 * 1024 * 1024;
-/** Size of a segment that had to be made while records were waiting for it. */
+/** Size of the first segment of a run, which is made while its first records wait. */
 const STARVED_SEGMENT_BYTES = 4 * 1024 * 1024;
+/** A log that fills faster than this gains nothing from segments prepared ahead: it would write everything twice. */
+const PREPARE_BYTES_PER_MS = 256 * 1024;
 
 /**
  * The I/O actor's brain. Takes ready frames from the rings, gives them LSNs, writes them as one group, syncs when
@@ -69,8 +71,11 @@ export class Sequencer {
   #durableLsn: number;
   readonly #recoveredLsn: number;
   #recordBytes = 0;
+  /** How things stood before the group's first frame was taken. */
+  #beforeGroup: { mark: SegmentMark; firstLsn: number; recordBytes: number } | undefined;
   #turn = 0;
   #spareAsked = false;
+  #segmentStartedAt = 0;
   /** When the oldest unsynced write was made; undefined when everything is synced. */
   #dirtySince: number | undefined;
 
@@ -152,18 +157,46 @@ export class Sequencer {
       return true;
     }
     const group = this.#group;
-    if (group.frames > 0) {
-      this.#commitMemory();
-      this.#current!.write(group.views, group.bytes);
+    if (group.frames > 0 && this.#writeGroup(this.#current!)) {
       this.#commitOs();
       this.#control.add(Counter.groups, 1);
+      this.#dirtySince ??= this.#host.now();
+      if ((group.flags & FrameFlag.WantsDisk) !== 0) this.#sync();
       this.#askForSpare();
     }
-    const wantsSync = (group.flags & FrameFlag.WantsDisk) !== 0;
-    if (group.frames > 0) this.#dirtySince ??= this.#host.now();
     group.clear();
-    if (wantsSync) this.#sync();
     return true;
+  }
+
+  /** Returns false when the disk is full: the group's frames are given back, and nothing of them is in the log. */
+  #writeGroup(current: SegmentWriter): boolean {
+    const { views, bytes } = this.#group;
+    if (!current.growing) {
+      this.#commitMemory();
+      current.write(views, bytes);
+      return true;
+    }
+    // A growing segment may meet a full disk. Nobody may have heard of these LSNs then, for others will get them.
+    try {
+      current.write(views, bytes);
+    } catch (error) {
+      if (!(error instanceof WalError) || error.code !== 'ERR_WAL_NO_SPACE') throw error;
+      this.#takeBack(current);
+      return false;
+    }
+    this.#commitMemory();
+    return true;
+  }
+
+  #takeBack(current: SegmentWriter): void {
+    const { mark, firstLsn, recordBytes } = this.#beforeGroup!;
+    current.rollBack(mark);
+    this.#nextLsn = firstLsn;
+    this.#recordBytes = recordBytes;
+    for (const member of this.#members) {
+      for (let frame = member.taken - member.unwritten; frame < member.taken; frame++) this.#giveBack(member, frame);
+      member.unwritten = 0;
+    }
   }
 
   /** Everything in the rings by now, on disk when this returns. */
@@ -236,7 +269,8 @@ export class Sequencer {
     this.#guard(() => {
       this.#drain();
       if (this.#current === undefined) return;
-      this.#sealCurrent();
+      this.#sync();
+      this.#sealIfRoom();
       this.#current.close();
       this.#current = undefined;
     });
@@ -327,6 +361,9 @@ export class Sequencer {
     }
     const records = view.getUint32(offset + Field.records, true);
     const current = this.#current!;
+    if (this.#group.frames === 0) {
+      this.#beforeGroup = { mark: current.mark(), firstLsn: this.#nextLsn, recordBytes: this.#recordBytes };
+    }
     const now = this.#host.now();
     const { salt, endOffset } = current.info;
     const crc = writeSequencerFields(
@@ -354,10 +391,13 @@ export class Sequencer {
 
   /** No space: the frame is given back with nothing written, behind everything before it. */
   #reject(member: Member): void {
+    this.#giveBack(member, member.taken++);
+  }
+
+  #giveBack(member: Member, frame: number): void {
     const { ring } = member;
-    ring.descriptors[ring.descriptor(member.taken) + Descriptor.outcome] = FrameOutcome.NoSpace;
-    ring.setState(member.taken, FrameState.Taken);
-    member.taken++;
+    ring.descriptors[ring.descriptor(frame) + Descriptor.outcome] = FrameOutcome.NoSpace;
+    ring.setState(frame, FrameState.Taken);
     member.unsynced++;
     ring.advance(RingSlot.sequenced, 1);
     ring.advance(RingSlot.written, 1);
@@ -435,38 +475,35 @@ export class Sequencer {
     const { endOffset, fileBytes } = this.#current!.info;
     if (this.#spareAsked || this.#spares.length > 0 || endOffset < fileBytes / 4) return;
     this.#spareAsked = true;
-    this.#host.wantSpare();
+    const elapsed = this.#host.now() - this.#segmentStartedAt;
+    if (endOffset < elapsed * PREPARE_BYTES_PER_MS || endOffset < STARVED_SEGMENT_BYTES) this.#host.wantSpare();
   }
 
-  /** The smallest spare that serves, or a new one of the size wanted, or as small as it must be when space is short. */
+  /**
+   * The smallest spare that serves. Without one: a small prepared segment for the first records of a run; and later, when
+   * preparing could not keep up, one that grows.
+   */
   #takeSpare(least: number, wanted: number): Spare {
     const found = this.#spares.findIndex((spare) => spare.bytes >= least);
     if (found >= 0) return this.#spares.splice(found, 1)[0];
-    const starved = Math.max(least, Math.min(wanted, STARVED_SEGMENT_BYTES));
+    const bytes = this.#current === undefined ? Math.max(least, Math.min(wanted, STARVED_SEGMENT_BYTES)) : wanted;
     try {
-      for (const bytes of starved > least ? [starved, least] : [least]) {
-        if (this.#storage.freeBytes() < bytes) continue;
-        try {
-          return prepareSpare(this.#storage, bytes);
-        } catch (error) {
-          if (!isNoSpace(error)) throw error;
-        }
-      }
+      if (this.#storage.freeBytes() < least) throw noSpace(undefined);
+      return this.#current === undefined ? prepareSpare(this.#storage, bytes) : growingSpare(this.#storage, bytes);
     } catch (error) {
-      throw new WalError('ERR_WAL_FAILED', `A new segment could not be made: ${(error as Error).message}`, {
-        cause: error,
-      });
+      throw isNoSpace(error) ? noSpace(error) : error;
     }
-    throw new WalError(
-      'ERR_WAL_NO_SPACE',
-      `There is no room on the disk for a segment of ${least} bytes. Nothing was written; free some space and append again.`,
-    );
   }
 
   #beginSegment(spare: Spare): void {
     let sealed: SegmentInfo | undefined;
     if (this.#current !== undefined) {
-      this.#sealCurrent();
+      try {
+        this.#sealCurrent();
+      } catch (error) {
+        this.#spares.push(spare);
+        throw error;
+      }
       this.#current.close();
       sealed = this.#current.info;
       this.#sealed.push(sealed);
@@ -481,6 +518,8 @@ export class Sequencer {
       previous: this.#end,
       state: this.#state,
     });
+    this.#segmentStartedAt = this.#host.now();
+    this.#spareAsked = false;
     this.#publishSegments();
     this.#host.rotated({ ...this.#current.info }, sealed && { ...sealed });
   }
@@ -493,6 +532,15 @@ export class Sequencer {
     this.#nowDurable();
     const { id, lastLsn, endOffset } = current.info;
     this.#end = { segmentId: id, lastLsn, endOffset, headerCrc: current.lastHeaderCrc };
+  }
+
+  /** On a full disk a growing segment stays without its seal; recovery reads it to its end then. */
+  #sealIfRoom(): void {
+    try {
+      this.#sealCurrent();
+    } catch (error) {
+      if (!(error instanceof WalError) || error.code !== 'ERR_WAL_NO_SPACE') throw error;
+    }
   }
 
   #newSalt(): Salt {
