@@ -5,7 +5,7 @@ import { Coordinator } from './coordinator/coordinator.js';
 import { GuardedEmitter } from './coordinator/guarded-emitter.js';
 import { type OpenOptions, type ResolvedOptions, resolveOptions } from './coordinator/options.js';
 import { invalidArgument, WalError } from './errors.js';
-import { LEVEL_NAMES, levelNumber } from './format/levels.js';
+import { LEVEL_NAMES, Level, levelNumber } from './format/levels.js';
 import type { LogState } from './format/state.js';
 import {
   applier,
@@ -31,7 +31,10 @@ import type { ProducerHandle } from './producer/connect.js';
 import type { LsnRange } from './producer/producer.js';
 import { Catalog } from './reader/catalog.js';
 import { nodeFiles } from './reader/files.js';
-import { readLog } from './reader/read-log.js';
+import { FilesSource } from './reader/files-source.js';
+import { LogCursor } from './reader/log-cursor.js';
+import type { LogSource } from './reader/log-source.js';
+import { type ReadProgress, type ReadRequest, readLog } from './reader/read-log.js';
 import { Reader } from './reader/reader.js';
 import { inspectLiveLog, openError, type Recovered, type RecoveryReport } from './recovery/recover.js';
 import { Counter } from './ring/control.js';
@@ -40,14 +43,21 @@ import { NodeStorage, syncDirectory } from './storage/node-storage.js';
 import type { Bytes, Durability, Lsn, WalRecord } from './types.js';
 
 export interface ReadOptions {
-  /** The first LSN to deliver. Default: the first that there is. */
-  from?: Lsn;
-  /** The last LSN to deliver. Default: what is committed at `os` when the read begins. */
-  to?: Lsn;
+  /** The first LSN to deliver, or the time from which on. Default: the first that there is. */
+  from?: Lsn | Date;
+  /** The last LSN to deliver, or the time up to which. Default: what is committed at `os` when the read begins. */
+  to?: Lsn | Date;
+  /** Wait for more instead of ending; each record is delivered once it is committed at `level`. Default: false. */
+  follow?: boolean;
+  /** For `follow`. What is committed at `memory` can be read once it is written, so `memory` means `os`. Default: `disk`. */
+  level?: Durability;
+  /** Ends the read by throwing the signal's reason. */
   signal?: AbortSignal;
+  /** Called after each batch. */
+  onProgress?: (progress: ReadProgress) => void;
 }
 
-export interface ReplayOptions extends ReadOptions {}
+export interface ReplayOptions extends Omit<ReadOptions, 'follow' | 'level'> {}
 
 export interface RecoverOptions extends ReplayOptions {
   /** `utf8`: keys are strings. `buffer`: keys are Uint8Arrays. Default: `utf8`. */
@@ -109,6 +119,9 @@ export interface WalEvents {
   error: (error: Error) => void;
 }
 
+/** How much a lookup reads at once: twice the distance of the sparse index. */
+const LOOKUP_BYTES = 128 * 1024;
+
 /** Closing or reading only: why nothing can be written. */
 function readOnlyError(): WalError {
   return new WalError('ERR_WAL_READ_ONLY', 'The log was opened with readOnly: true. Open it without to write.');
@@ -128,7 +141,7 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
   /** Undefined when the log is read only. */
   readonly #coordinator: Coordinator | undefined;
   readonly #recovered: Recovered | undefined;
-  readonly #catalog: Catalog;
+  readonly #source: LogSource & { close(): Promise<void> };
   #closing: Promise<void> | undefined;
   /** The clean-up that follows a checkpoint by itself, if one is under way. */
   #automaticCleanup: Promise<CleanupResult> | undefined;
@@ -138,13 +151,15 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     super();
     this.directory = directory;
     this.#options = options;
-    this.#catalog = new Catalog(nodeFiles(directory));
+    const catalog = new Catalog(nodeFiles(directory));
     this.recovery = source.report;
     if (!(source instanceof Coordinator)) {
       this.#recovered = source;
+      this.#source = new FilesSource(directory, catalog, source);
       return;
     }
     this.#coordinator = source;
+    this.#source = source.logSource(catalog);
     source.listen({
       commit: (event) => this.#committed(event),
       rotated: (current, sealed) => {
@@ -247,12 +262,28 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
   }
 
   /**
-   * Records in order, from `from` to `to` inclusive. An LSN below the first reads as `ERR_WAL_TRUNCATED`, damage as
-   * `ERR_WAL_CORRUPT` with its place; the read ends, the log goes on.
+   * Records in order, from `from` to `to` inclusive; with `follow`, also those that are still to come. An LSN below the
+   * first reads as `ERR_WAL_TRUNCATED`, damage as `ERR_WAL_CORRUPT` with its place; the read ends, the log goes on.
+   * Closing the log ends a following read quietly.
    */
   read(options: ReadOptions = {}): Reader {
-    const range = this.#checkRange(options);
-    return new Reader(() => this.#read(range.from, range.to, range.signal));
+    const { signal, ...request } = this.#checkRead(options);
+    return new Reader((stop) => this.#read({ ...request, signal: stop }), signal);
+  }
+
+  /**
+   * One record, without a scan of the log. Above the last: `ERR_WAL_NOT_FOUND`; below the clean-up: `ERR_WAL_TRUNCATED`.
+   */
+  async get(lsn: Lsn): Promise<WalRecord> {
+    checkLsn(lsn);
+    this.#checkOpen();
+    const records = lsn <= this.#source.readable() ? await this.#lookUp(lsn) : undefined;
+    if (records?.[0]?.lsn === lsn) return records[0];
+    throw new WalError(
+      'ERR_WAL_NOT_FOUND',
+      `There is no record with LSN ${lsn}; the log ends at LSN ${this.watermark('os')}.`,
+      { lsn },
+    );
   }
 
   /** Committed key-value operations in order, from the checkpoint on. */
@@ -265,10 +296,8 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
   ): AsyncGenerator<Replayed, void, undefined> | Promise<number> {
     const handler = typeof first === 'function' ? first : undefined;
     const options = (handler === undefined ? (first as ReplayOptions | undefined) : second) ?? {};
-    const batches = () => {
-      const range = this.#checkRange(options);
-      return this.#read(range.from ?? this.#state.checkpoint + 1, range.to, range.signal);
-    };
+    const { from = this.#state.checkpoint + 1, ...rest } = options;
+    const batches = () => this.read({ ...rest, from, follow: false }).batches();
     if (handler === undefined) return replayed(batches());
     return (async () => replayInto(batches(), handler))();
   }
@@ -370,6 +399,7 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
   }
 
   async #close(): Promise<void> {
+    await this.#source.close();
     await this.#coordinator?.close();
     this.emit('close');
   }
@@ -380,33 +410,41 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     return { segments, bytes };
   }
 
-  async *#read(
-    from: Lsn | undefined,
-    to: Lsn,
-    signal: AbortSignal | undefined,
-  ): AsyncGenerator<WalRecord[], void, undefined> {
+  async *#read(request: ReadRequest): AsyncGenerator<WalRecord[], void, undefined> {
     this.#checkOpen();
-    const committed = this.watermark('os');
-    const last = this.#coordinator === undefined ? to : Math.min(to, committed);
-    const range = { from, to: last, promised: committed, low: () => this.#state.low, signal };
     this.#activeReads++;
     try {
-      yield* readLog(this.#catalog, range);
+      yield* readLog(this.#source, request);
     } catch (error) {
-      throw signal?.aborted && error === signal.reason ? error : openError(error, this.directory);
+      throw request.signal.aborted ? error : openError(error, this.directory);
     } finally {
       this.#activeReads--;
     }
   }
 
-  #checkRange(options: ReadOptions): { from: Lsn | undefined; to: Lsn; signal: AbortSignal | undefined } {
+  async #lookUp(lsn: Lsn): Promise<WalRecord[] | undefined> {
+    this.#activeReads++;
+    const cursor = new LogCursor(this.#source, lsn, { chunkBytes: LOOKUP_BYTES, readAhead: false });
+    try {
+      return await cursor.read(lsn);
+    } finally {
+      this.#activeReads--;
+      await cursor.close();
+    }
+  }
+
+  #checkRead(options: ReadOptions): Omit<ReadRequest, 'signal'> & { signal: AbortSignal | undefined } {
     checkOptions(options);
     this.#checkOpen();
-    const { from, to, signal } = options;
-    if (from !== undefined) checkLsn(from, 'from');
-    if (to !== undefined) checkLsn(to, 'to', 0);
+    const { from, to = Number.MAX_SAFE_INTEGER, follow = false, level = 'disk', signal, onProgress } = options;
+    if (from !== undefined) checkPlace(from, 'from', 1);
+    checkPlace(to, 'to', 0);
+    if (typeof follow !== 'boolean') throw invalidArgument(`follow must be true or false, not ${describe(follow)}.`);
+    const number = Math.max(checkLevel(level), Level.Os);
     if (signal !== undefined) checkSignal(signal);
-    return { from, to: to ?? Number.MAX_SAFE_INTEGER, signal };
+    if (onProgress !== undefined && typeof onProgress !== 'function')
+      throw invalidArgument('onProgress must be a function.');
+    return { from, to, follow: follow ? number : undefined, signal, onProgress };
   }
 
   get #state(): LogState {
@@ -435,6 +473,12 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     if (this.#closing !== undefined || this.#coordinator === undefined) throw this.#cannotWrite();
     return this.#coordinator;
   }
+}
+
+/** An LSN or a time. */
+function checkPlace(place: Lsn | Date, what: string, least: number): void {
+  if (!(place instanceof Date)) checkLsn(place, what, least);
+  else if (Number.isNaN(place.getTime())) throw invalidArgument(`${what} is an invalid Date.`);
 }
 
 /** Makes the directory if it may, durably; or says what is wrong with it. */

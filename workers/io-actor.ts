@@ -75,6 +75,10 @@ function perform(sequencer: Sequencer, request: ActorRequest): unknown {
       return sequencer.updateState((state) => ({ ...state, checkpoint: Math.max(state.checkpoint, request.lsn) }));
     case 'cleanup':
       return { gone: sequencer.cleanup(), state: sequencer.state };
+    case 'positions':
+      return sequencer.notePositions(request.positions);
+    case 'liveIndex':
+      return sequencer.liveIndex(request.segmentId);
     case 'addSpare':
       return sequencer.addSpare(request.spare);
     case 'addRing':
@@ -119,6 +123,7 @@ function waitForBell(bell: number, sequencer: Sequencer): void {
       for (let i = 0; i < LOOKS_PER_CLOCK; i++) if (Atomics.load(slots, Slot.doorbell) !== bell) return;
     } while (performance.now() < until);
   }
+  sequencer.idle();
   // First say that we sleep, then look at the bell, inside Atomics.wait. Whoever rings does it the other way round.
   Atomics.store(slots, Slot.actorSleeps, 1);
   Atomics.wait(slots, Slot.doorbell, bell, Math.min(sequencer.timeToFlush() ?? LONGEST_SLEEP_MS, LONGEST_SLEEP_MS));

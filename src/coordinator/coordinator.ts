@@ -1,13 +1,17 @@
 import { BroadcastChannel } from 'node:worker_threads';
-import type { WalError } from '../errors.js';
+import { WalError } from '../errors.js';
+import { Level } from '../format/levels.js';
+import type { IndexEntry } from '../format/seal.js';
 import type { LogState } from '../format/state.js';
 import { Appender, type AppenderOptions } from '../producer/appender.js';
 import { closedError } from '../producer/arguments.js';
 import { makeHandle, type ProducerHandle } from '../producer/connect.js';
 import { expectLifeLine, forgetLifeLine } from '../producer/life-line.js';
 import { RecordWriter } from '../producer/producer.js';
+import type { Catalog } from '../reader/catalog.js';
+import type { LogSource } from '../reader/log-source.js';
 import type { RecoveryReport } from '../recovery/recover.js';
-import { Control, LogPhase } from '../ring/control.js';
+import { Control, Counter, LogPhase } from '../ring/control.js';
 import { Ring } from '../ring/ring.js';
 import type { Spare } from '../segments/prepare.js';
 import type { Retired } from '../segments/retire.js';
@@ -139,6 +143,36 @@ export class Coordinator {
 
   get state(): LogState {
     return this.#state;
+  }
+
+  /** The log for readers of this process: what is committed, shared memory tells. */
+  logSource(catalog: Catalog): LogSource & { close(): Promise<void> } {
+    const { control } = this;
+    const os = () => control.watermark(Level.Os);
+    return {
+      catalog,
+      low: () => this.#state.low,
+      promised: os,
+      readable: os,
+      liveEnd: (id) => (control.get(Counter.segmentId) === id ? control.get(Counter.segmentOffset) : undefined),
+      liveIndex: (segmentId) => this.#liveIndex(segmentId),
+      watermark: (level) => control.watermark(level),
+      reached: async (level, lsn, signal) => {
+        try {
+          if (!this.#closing) await this.commits.waitFor(level, lsn, signal);
+        } catch (error) {
+          if (!(error instanceof WalError) || error.code !== 'ERR_WAL_CLOSED') throw error;
+          return false;
+        }
+        return !this.#closing;
+      },
+      close: async () => {},
+    };
+  }
+
+  async #liveIndex(segmentId: number): Promise<readonly IndexEntry[] | undefined> {
+    if (this.#closing || this.control.phase !== LogPhase.Running) return undefined;
+    return this.#link.request<IndexEntry[] | undefined>({ op: 'liveIndex', segmentId });
   }
 
   /** Everything appended before this call, in any thread, is on disk when it resolves. */

@@ -1,5 +1,5 @@
 import type { PlainError } from '../errors.js';
-import type { LogState } from '../format/state.js';
+import type { LogState, Positions } from '../format/state.js';
 import type { RecoveryMode, RecoveryReport } from '../recovery/recover.js';
 import type { Spare } from '../segments/prepare.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
@@ -20,6 +20,8 @@ export interface ActorData {
 export type ActorRequest =
   | { op: 'sync' | 'rotate' | 'cleanup' | 'close' }
   | { op: 'checkpoint'; lsn: number }
+  | { op: 'positions'; positions: Positions }
+  | { op: 'liveIndex'; segmentId: number }
   | { op: 'addSpare'; spare: Spare | undefined }
   | { op: 'addRing'; id: number; ring: SharedArrayBuffer; channel: string }
   | { op: 'dropRing'; id: number };

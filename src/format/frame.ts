@@ -16,7 +16,17 @@ import { align8, readU64, writeU64 } from './integers.js';
 export const FRAME_HEADER_BYTES = 64;
 export const FRAME_MAGIC = 0x464c5752; // "RWLF" read as a little-endian number
 
-export const FrameType = { Records: 1, Seal: 2, State: 3 } as const;
+export const FrameType = {
+  Records: 1,
+  /** The last frame of a finished segment. */
+  Seal: 2,
+  /** The log's state, as it is from here on. */
+  State: 3,
+  /** Nothing but its header: says how far the log was durable when it fell idle. */
+  Stamp: 4,
+  /** Positions of subscriptions that changed. */
+  Positions: 5,
+} as const;
 export const FrameCodec = { None: 0 } as const;
 
 export const Field = {

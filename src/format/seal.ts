@@ -30,6 +30,12 @@ const FOOTER_MAGIC = 0x4c414553; // "SEAL"
 /** Distance in bytes between two entries of the sparse index: what a lookup reads beyond what it needs. */
 export const INDEX_INTERVAL_BYTES = 64 * 1024;
 
+/** Adds a frame of records to the sparse index of its segment, when it is far enough from the last one in there. */
+export function addToIndex(index: IndexEntry[], offset: number, firstLsn: number, timestamp: number): void {
+  const last = index[index.length - 1];
+  if (last === undefined || offset - last.offset >= INDEX_INTERVAL_BYTES) index.push({ offset, firstLsn, timestamp });
+}
+
 /** Room that a segment of this size must keep free for its seal. */
 export function sealReserve(segmentBytes: number, stateBytes: number): number {
   const entries = Math.ceil(segmentBytes / INDEX_INTERVAL_BYTES) + 1;

@@ -31,3 +31,32 @@ export function decodeState(bytes: Uint8Array): LogState {
     });
   }
 }
+
+/** Positions that changed: the LSN acknowledged last, or null for a subscription that was given up. */
+export type Positions = Record<string, number | null>;
+
+export function encodePositions(positions: Positions): Uint8Array {
+  return new TextEncoder().encode(JSON.stringify(positions));
+}
+
+export function decodePositions(bytes: Uint8Array): Positions {
+  try {
+    const positions: unknown = JSON.parse(Buffer.from(bytes).toString('utf8'));
+    if (typeof positions !== 'object' || positions === null) throw new TypeError('not an object');
+    return positions as Positions;
+  } catch (cause) {
+    throw Object.assign(corrupt('Positions stored in a segment are not readable, though their checksum holds.', {}), {
+      cause,
+    });
+  }
+}
+
+export function withPositions(state: LogState, positions: Positions): LogState {
+  const subscriptions = new Map(Object.entries(state.subscriptions));
+  for (const [name, lsn] of Object.entries(positions)) {
+    if (lsn === null) subscriptions.delete(name);
+    else subscriptions.set(name, lsn);
+  }
+  // fromEntries makes own properties of all names, '__proto__' included.
+  return { ...state, subscriptions: Object.fromEntries(subscriptions) };
+}

@@ -1,6 +1,14 @@
 import { corrupt } from '../errors.js';
-import { decodeHeaderState, decodePrelude, SEGMENT_HEADER_UNIT, type SegmentHeader } from '../format/segment-header.js';
-import { segmentIdOf } from '../segments/names.js';
+import type { IndexEntry } from '../format/seal.js';
+import {
+  decodeHeaderState,
+  decodePrelude,
+  SEGMENT_HEADER_UNIT,
+  SegmentFlag,
+  type SegmentHeader,
+} from '../format/segment-header.js';
+import { segmentIdOf, segmentName } from '../segments/names.js';
+import type { Lsn } from '../types.js';
 import { isGone, type ReadableFile, type ReadableFiles } from './files.js';
 
 /** A segment as its own header and its successor's describe it. */
@@ -9,12 +17,38 @@ export interface CatalogEntry {
   header: SegmentHeader;
   /** The next segment's header, which says where this one ends; undefined for the last. */
   next: SegmentHeader | undefined;
+  /** The last LSN that belongs to the log; undefined for the last segment. */
+  lastLsn: Lsn | undefined;
+}
+
+/**
+ * The segments that make up the log, oldest first: from the newest one back, from successor to predecessor. What was
+ * made void by a cut (`truncateAfter`) or given up is not in the chain, though its file may still be there.
+ */
+export function chainOf(headers: readonly SegmentHeader[]): CatalogEntry[] {
+  const chain: CatalogEntry[] = [];
+  let next: SegmentHeader | undefined;
+  for (let i = headers.length - 1; i >= 0; i--) {
+    const header = headers[i];
+    if (isVoid(header, next)) continue;
+    const lastLsn = next && Math.min(next.previous.lastLsn, next.firstLsn - 1);
+    chain.push({ name: segmentName(header.segmentId), header, next, lastLsn });
+    next = header;
+  }
+  return chain.reverse();
+}
+
+/** Whether a segment before `next` was cut away when `next` was begun. */
+function isVoid(header: SegmentHeader, next: SegmentHeader | undefined): boolean {
+  if (next === undefined || (next.flags & SegmentFlag.Truncates) === 0) return false;
+  return header.segmentId > next.previous.segmentId;
 }
 
 /** The segments of a log in order, from their headers. Ids are never reused, so a header is read once. */
 export class Catalog {
   readonly files: ReadableFiles;
   readonly #headers = new Map<string, SegmentHeader>();
+  readonly #indexes = new Map<string, readonly IndexEntry[]>();
   #entries: CatalogEntry[] = [];
 
   constructor(files: ReadableFiles) {
@@ -30,7 +64,11 @@ export class Catalog {
   async refresh(onDamage?: (name: string, error: unknown) => void): Promise<readonly CatalogEntry[]> {
     const names = (await this.files.list()).filter((name) => segmentIdOf(name) !== undefined);
     const present = new Set(names);
-    for (const name of this.#headers.keys()) if (!present.has(name)) this.#headers.delete(name);
+    for (const name of this.#headers.keys()) {
+      if (present.has(name)) continue;
+      this.#headers.delete(name);
+      this.#indexes.delete(name);
+    }
     for (const name of names) {
       if (this.#headers.has(name)) continue;
       try {
@@ -41,13 +79,18 @@ export class Catalog {
         onDamage(name, error);
       }
     }
-    const found = names.filter((name) => this.#headers.has(name));
-    this.#entries = found.map((name, i) => ({
-      name,
-      header: this.#headers.get(name)!,
-      next: this.#headers.get(found[i + 1]),
-    }));
+    const found = names.map((name) => this.#headers.get(name)).filter((header) => header !== undefined);
+    this.#entries = chainOf(found);
     return this.#entries;
+  }
+
+  /** The sparse index of a sealed segment, read once; empty when it has none that holds. */
+  async index(entry: CatalogEntry, load: () => Promise<IndexEntry[] | undefined>): Promise<readonly IndexEntry[]> {
+    const known = this.#indexes.get(entry.name);
+    if (known !== undefined) return known;
+    const index = (await load()) ?? [];
+    this.#indexes.set(entry.name, index);
+    return index;
   }
 
   async #readHeader(name: string): Promise<SegmentHeader | undefined> {

@@ -1,34 +1,70 @@
 import { FRAME_HEADER_BYTES, type FrameHeader, frameBytes } from '../format/frame.js';
 import { checkFrame, type Expectation } from '../segments/walk.js';
+import { type ChunkMemory, freshMemory } from './chunks.js';
 import type { ReadableFile } from './files.js';
 
 /** How much is read from a file at once. */
 const CHUNK_BYTES = 512 * 1024;
+/** Room before each chunk for the part of a frame that the chunk before it ended with: most frames are smaller. */
+const HEADROOM_BYTES = 128 * 1024;
 
-/** Called for each valid frame: its header, and its payload's place in `bytes`. Returns false to stop behind it. */
+/** Called for each valid frame: its header, and its payload's place in `bytes`. Returns false to stop for good behind it. */
 export type FrameVisitor = (header: FrameHeader, bytes: Uint8Array, payloadAt: number, offset: number) => boolean;
 
+export interface FrameStreamOptions {
+  memory?: ChunkMemory;
+  /** How much is read at once. Default: 512 KiB. */
+  chunkBytes?: number;
+  /** Read the next chunk while the caller works on this one. Default: true. */
+  readAhead?: boolean;
+}
+
+/** What one read brought: `bytes` of the file, with free room before it in `memory`. */
+interface Chunk {
+  memory: Buffer;
+  headroom: number;
+  bytes: Buffer;
+}
+
 /**
- * Reads the frames of one segment in order, chunk by chunk, the next chunk while the caller works on this one. Every
- * chunk is memory of its own, so that views into it stay valid.
+ * Reads the frames of one segment in order, chunk by chunk, the next chunk while the caller works on this one. How long
+ * views into a chunk stay valid is a matter of the memory: by default, for good.
  */
 export class FrameStream {
   readonly #file: ReadableFile;
   readonly #expected: Expectation;
+  readonly #memory: ChunkMemory;
+  readonly #chunkBytes: number;
+  readonly #readAhead: boolean;
   /** Frames end here at the latest. */
-  readonly #end: number;
+  #end: number;
   /** Of the next frame. */
   #offset: number;
   #bytes: Buffer = Buffer.alloc(0);
   #view: DataView = new DataView(new ArrayBuffer(0));
   /** Where `#bytes` starts in the file. */
   #base: number;
-  #ahead: Promise<Buffer> | undefined;
+  #ahead: Promise<Chunk> | undefined;
+  /** Reads that nobody waits for any more. */
+  #settling: Promise<unknown> | undefined;
   #finished = false;
   #need = 1;
+  /** The next frame lies in `#bytes`, valid; the caller did not want it yet. */
+  #paused = false;
+  /** What is in `#bytes` was read before the last `resume`: an end in it may be none by now. */
+  #stale = false;
 
-  constructor(file: ReadableFile, offset: number, end: number, expected: Expectation) {
+  constructor(
+    file: ReadableFile,
+    offset: number,
+    end: number,
+    expected: Expectation,
+    { memory = freshMemory, chunkBytes = CHUNK_BYTES, readAhead = true }: FrameStreamOptions = {},
+  ) {
     this.#file = file;
+    this.#chunkBytes = chunkBytes;
+    this.#readAhead = readAhead;
+    this.#memory = memory;
     this.#offset = offset;
     this.#base = offset;
     this.#end = end;
@@ -45,24 +81,34 @@ export class FrameStream {
     return this.#expected.lsn;
   }
 
-  get lastHeaderCrc(): number {
+  get lastHeaderCrc(): number | undefined {
     return this.#expected.previousCrc;
   }
 
-  /** Visits the frames of the next chunk. Resolves to false when there are no more, or the visitor said stop. */
-  async advance(visit: FrameVisitor): Promise<boolean> {
-    if (this.#finished || !(await this.#fill())) return this.#stop();
+  /** Whether the stream stands before a valid frame that the last `advance` was not to visit. */
+  get paused(): boolean {
+    return this.#paused;
+  }
+
+  /**
+   * Visits the frames of the next chunk that start at or below `lastLsn`. Resolves to false when there are no more, the
+   * visitor said stop, or the next frame lies above.
+   */
+  async advance(visit: FrameVisitor, lastLsn = Number.MAX_SAFE_INTEGER): Promise<boolean> {
+    if (this.#finished) return false;
+    if (!this.#paused && !(await this.#fill())) return this.#stop();
+    this.#paused = false;
     const bytes = this.#bytes;
     const limit = bytes.byteLength;
     const fileEnd = this.#end - this.#base;
     for (;;) {
       const at = this.#offset - this.#base;
       const header = checkFrame(bytes, this.#view, at, limit, fileEnd, this.#expected);
-      if (typeof header === 'number') {
-        this.#need = header;
-        return true;
+      if (header === undefined || typeof header === 'number') return this.#atEnd(header);
+      if (header.firstLsn > lastLsn) {
+        this.#paused = true;
+        return false;
       }
-      if (header === undefined) return this.#stop();
       const offset = this.#offset;
       this.#offset += frameBytes(header.storedBytes);
       this.#expected.lsn += header.records;
@@ -71,9 +117,47 @@ export class FrameStream {
     }
   }
 
+  /** The segment has grown to `end`; what was read before is as it was. Returns whether that is news. */
+  extend(end: number): boolean {
+    if (end <= this.#end) return false;
+    this.#end = end;
+    this.#finished = false;
+    return true;
+  }
+
+  /** There may be more by now, up to `end`, and what was read at the end may have been written over. */
+  resume(end: number): void {
+    this.#end = end;
+    this.#finished = false;
+    if (this.#paused) this.#stale = true;
+    else this.#drop();
+  }
+
   /** Must be called before the file is closed: a read may be under way. */
   async settle(): Promise<void> {
     await this.#ahead?.catch(() => undefined);
+    await this.#settling;
+  }
+
+  /** No whole valid frame in the chunk any more. `need`: how many bytes it takes to say more. */
+  #atEnd(need: number | undefined): boolean {
+    if (this.#stale) {
+      this.#drop();
+      return true;
+    }
+    if (need === undefined) return this.#stop();
+    this.#need = need;
+    return true;
+  }
+
+  /** Forgets what was read, so that it is read again. */
+  #drop(): void {
+    this.#stale = false;
+    this.#need = 1;
+    this.#bytes = Buffer.alloc(0);
+    this.#base = this.#offset;
+    if (this.#ahead !== undefined) this.#settling = Promise.all([this.#settling, this.#ahead.catch(() => {})]);
+    this.#ahead = undefined;
   }
 
   #stop(): false {
@@ -85,34 +169,41 @@ export class FrameStream {
   async #fill(): Promise<boolean> {
     const rest = this.#bytes.subarray(this.#offset - this.#base);
     const position = this.#offset + rest.byteLength;
-    let more = this.#ahead === undefined ? await this.#read(position, this.#need) : await this.#ahead;
+    const chunk = this.#ahead === undefined ? await this.#read(position, this.#need) : await this.#ahead;
     this.#ahead = undefined;
-    if (rest.byteLength + more.byteLength < this.#need) {
-      const missing = await this.#read(position + more.byteLength, this.#need - rest.byteLength - more.byteLength);
-      more = Buffer.concat([more, missing]);
+    let { bytes } = chunk;
+    const missing = this.#need - rest.byteLength - bytes.byteLength;
+    if (missing > 0) {
+      bytes = Buffer.concat([rest, bytes, (await this.#read(position + bytes.byteLength, missing)).bytes]);
+      if (bytes.byteLength < this.#need) return false;
+      this.#bytes = bytes;
+    } else {
+      this.#bytes = joined(rest, chunk);
     }
-    if (rest.byteLength + more.byteLength < this.#need) return false;
-    this.#bytes = rest.byteLength === 0 ? more : joined(rest, more);
     this.#view = new DataView(this.#bytes.buffer, this.#bytes.byteOffset, this.#bytes.byteLength);
     this.#base = this.#offset;
     this.#need = 1;
     const next = this.#base + this.#bytes.byteLength;
-    if (next < this.#end) this.#ahead = this.#read(next, 0);
+    if (this.#readAhead && next < this.#end) this.#ahead = this.#read(next, 0);
     // A read that fails is reported by whoever awaits it, which may be later than the failure.
     this.#ahead?.catch(() => undefined);
     return true;
   }
 
-  async #read(position: number, least: number): Promise<Buffer> {
-    const size = Math.max(0, Math.min(Math.max(CHUNK_BYTES, least), this.#end - position));
-    const buffer = Buffer.allocUnsafeSlow(size);
-    return buffer.subarray(0, await this.#file.read(buffer, position));
+  async #read(position: number, least: number): Promise<Chunk> {
+    const size = Math.max(0, Math.min(Math.max(this.#chunkBytes, least), this.#end - position));
+    // A small piece at the end of a live log is not worth the headroom; whoever keeps its records would keep that too.
+    const headroom = size < HEADROOM_BYTES ? 0 : HEADROOM_BYTES;
+    const memory = this.#memory.take(headroom + size);
+    const space = memory.subarray(headroom);
+    return { memory, headroom, bytes: space.subarray(0, await this.#file.read(space, position)) };
   }
 }
 
-function joined(rest: Buffer, more: Buffer): Buffer {
-  const whole = Buffer.allocUnsafeSlow(rest.byteLength + more.byteLength);
-  whole.set(rest, 0);
-  whole.set(more, rest.byteLength);
-  return whole;
+/** `rest` and the chunk behind it in one piece: without copying the chunk, if the room before it will do. */
+function joined(rest: Buffer, { memory, headroom, bytes }: Chunk): Buffer {
+  if (rest.byteLength > headroom) return Buffer.concat([rest, bytes]);
+  const start = headroom - rest.byteLength;
+  memory.set(rest, start);
+  return memory.subarray(start, headroom + bytes.byteLength);
 }

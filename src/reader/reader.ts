@@ -1,28 +1,110 @@
 import type { WalRecord } from '../format/record.js';
 
+/** Reads arrays of records until the signal says stop; its reason is thrown, except for {@link STOP}. */
+export type BatchSource = (signal: AbortSignal) => AsyncGenerator<WalRecord[], void, undefined>;
+
+/** The reason of a signal that means "the caller has enough". */
+const STOP = Symbol('stop');
+
 /**
- * A read of the log: an async iterable of records, or, quicker, of arrays of them. Each iteration reads anew, with the
- * bounds that were taken when the reader was made.
+ * A read of the log: an async iterable of records, or, quicker, of arrays of them. Each iteration reads anew.
+ * Leaving a loop ends its read at once, also while it waits for records that have not been written yet.
  */
 export class Reader implements AsyncIterable<WalRecord> {
-  readonly #read: () => AsyncGenerator<WalRecord[], void, undefined>;
+  readonly #read: BatchSource;
+  readonly #signal: AbortSignal | undefined;
 
-  constructor(read: () => AsyncGenerator<WalRecord[], void, undefined>) {
+  /** @internal */
+  constructor(read: BatchSource, signal?: AbortSignal) {
     this.#read = read;
+    this.#signal = signal;
   }
 
   /** The same records, an array at a time: as many as one read of the file brought. */
-  batches(): AsyncGenerator<WalRecord[], void, undefined> {
-    return this.#read();
+  batches(): AsyncIterableIterator<WalRecord[]> {
+    return new BatchIterator(this.#read, this.#signal);
   }
 
-  [Symbol.asyncIterator](): AsyncGenerator<WalRecord, void, undefined> {
-    return eachOf(this.#read());
+  [Symbol.asyncIterator](): AsyncIterableIterator<WalRecord> {
+    return new RecordIterator(this.batches());
   }
 }
 
-async function* eachOf(
-  batches: AsyncGenerator<WalRecord[], void, undefined>,
-): AsyncGenerator<WalRecord, void, undefined> {
-  for await (const records of batches) yield* records;
+class BatchIterator implements AsyncIterableIterator<WalRecord[]> {
+  readonly #batches: AsyncGenerator<WalRecord[], void, undefined>;
+  readonly #controller = new AbortController();
+  readonly #signal: AbortSignal | undefined;
+  readonly #abort = () => this.#controller.abort(this.#signal!.reason);
+
+  constructor(read: BatchSource, signal: AbortSignal | undefined) {
+    this.#signal = signal;
+    if (signal?.aborted) this.#abort();
+    else signal?.addEventListener('abort', this.#abort, { once: true });
+    this.#batches = read(this.#controller.signal);
+  }
+
+  async next(): Promise<IteratorResult<WalRecord[]>> {
+    try {
+      const result = await this.#batches.next();
+      if (result.done) this.#letGo();
+      return result;
+    } catch (error) {
+      this.#letGo();
+      if (error === STOP) return { done: true, value: undefined };
+      throw error;
+    }
+  }
+
+  /** A generator that waits would answer only when it is done waiting; the signal wakes it. */
+  async return(): Promise<IteratorResult<WalRecord[]>> {
+    this.#letGo();
+    this.#controller.abort(STOP);
+    await this.#batches.return().catch((error) => {
+      if (error !== STOP) throw error;
+    });
+    return { done: true, value: undefined };
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  #letGo(): void {
+    this.#signal?.removeEventListener('abort', this.#abort);
+  }
+}
+
+/** Records one by one. Within a batch each is at hand, and costs no more than its promise. */
+class RecordIterator implements AsyncIterableIterator<WalRecord> {
+  readonly #batches: AsyncIterableIterator<WalRecord[]>;
+  #batch: WalRecord[] = [];
+  #at = 0;
+
+  constructor(batches: AsyncIterableIterator<WalRecord[]>) {
+    this.#batches = batches;
+  }
+
+  next(): Promise<IteratorResult<WalRecord>> {
+    if (this.#at < this.#batch.length) return Promise.resolve({ done: false, value: this.#batch[this.#at++] });
+    return this.#refill();
+  }
+
+  async return(): Promise<IteratorResult<WalRecord>> {
+    this.#batch = [];
+    this.#at = 0;
+    await this.#batches.return?.();
+    return { done: true, value: undefined };
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  async #refill(): Promise<IteratorResult<WalRecord>> {
+    const result = await this.#batches.next();
+    if (result.done) return { done: true, value: undefined };
+    this.#batch = result.value;
+    this.#at = 1;
+    return { done: false, value: result.value[0] };
+  }
 }

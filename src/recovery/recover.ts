@@ -34,6 +34,8 @@ export interface LogEnd {
   lastLsn: number;
   endOffset: number;
   headerCrc: number;
+  /** Of the last frame, ms since the epoch. */
+  timestamp: number;
 }
 
 export interface Recovered {
@@ -52,7 +54,7 @@ export interface Recovered {
   report: RecoveryReport;
 }
 
-const NO_END: LogEnd = { segmentId: 0, lastLsn: 0, endOffset: 0, headerCrc: 0 };
+const NO_END: LogEnd = { segmentId: 0, lastLsn: 0, endOffset: 0, headerCrc: 0, timestamp: 0 };
 
 /**
  * Finds out what a directory holds, without changing anything in it. Reads every segment's header, and the frames of the
@@ -120,7 +122,13 @@ export function inspectLog(storage: Storage, mode: RecoveryMode): Recovered {
     segments: kept,
     obsolete: infos.slice(0, infos.length - kept.length),
     state,
-    end: { segmentId: last.id, lastLsn: content.lastLsn, endOffset: content.endOffset, headerCrc: content.headerCrc },
+    end: {
+      segmentId: last.id,
+      lastLsn: content.lastLsn,
+      endOffset: content.endOffset,
+      headerCrc: content.headerCrc,
+      timestamp: content.timestamp,
+    },
     nextSegmentId,
     spares,
     torn,

@@ -3,7 +3,7 @@ import { crc32 } from '../format/checksum.js';
 import { FRAME_HEADER_BYTES, FrameType, readFrameHeader } from '../format/frame.js';
 import { decodeSeal, readSealFooter, SEAL_FOOTER_BYTES, type Seal } from '../format/seal.js';
 import { decodeSegmentHeader, SegmentFlag, type SegmentHeader } from '../format/segment-header.js';
-import { decodeState, type LogState } from '../format/state.js';
+import { decodePositions, decodeState, type LogState, withPositions } from '../format/state.js';
 import type { Storage, StorageFile } from '../storage/storage.js';
 import { segmentIdOf } from './names.js';
 import { type Remains, searchRemains, Window, walkFrames } from './walk.js';
@@ -39,6 +39,8 @@ export interface SegmentContent {
   endOffset: number;
   /** Checksum of the last valid frame's header; the segment header's when there is no frame. */
   headerCrc: number;
+  /** Of the last valid frame, ms since the epoch. */
+  timestamp: number;
   /** The newest state in it. */
   state: LogState;
   remains: Remains;
@@ -77,6 +79,7 @@ function sealAt(file: StorageFile, header: SegmentHeader, offset: number, end: n
     lastLsn: frame.firstLsn - 1,
     endOffset: end,
     headerCrc: frame.headerCrc,
+    timestamp: frame.timestamp,
     state: decodeSeal(payload).state,
     remains: { laterFrame: undefined, end },
     fileBytes: end,
@@ -89,6 +92,7 @@ function readFrames(window: Window, header: SegmentHeader): SegmentContent {
     lastLsn: header.firstLsn - 1,
     endOffset: header.headerBytes,
     headerCrc: header.headerCrc,
+    timestamp: header.createdAt,
     state: header.state,
     remains: { laterFrame: undefined, end: header.headerBytes },
     fileBytes: window.fileBytes,
@@ -98,7 +102,9 @@ function readFrames(window: Window, header: SegmentHeader): SegmentContent {
     content.lastLsn += frame.records;
     content.endOffset = offset + FRAME_HEADER_BYTES + Math.ceil(frame.storedBytes / 8) * 8;
     content.headerCrc = frame.headerCrc;
+    content.timestamp = frame.timestamp;
     if (frame.type === FrameType.State) content.state = decodeState(payload);
+    if (frame.type === FrameType.Positions) content.state = withPositions(content.state, decodePositions(payload));
     if (frame.type === FrameType.Seal) {
       content.sealed = true;
       content.state = decodeSeal(payload).state;

@@ -1,7 +1,7 @@
 import { buildFrame, FrameType, frameBytes, type Salt } from '../format/frame.js';
-import { encodeSeal, INDEX_INTERVAL_BYTES, type IndexEntry, sealReserve } from '../format/seal.js';
+import { addToIndex, encodeSeal, type IndexEntry, sealReserve } from '../format/seal.js';
 import { encodeSegmentHeader, type Predecessor, SegmentFlag, segmentHeaderBytes } from '../format/segment-header.js';
-import { encodeState, type LogState } from '../format/state.js';
+import { encodePositions, encodeState, type LogState } from '../format/state.js';
 import type { Storage, StorageFile } from '../storage/storage.js';
 import { segmentName } from './names.js';
 import { isNoSpace, noSpace, type Spare } from './prepare.js';
@@ -17,6 +17,8 @@ export interface SegmentStart {
   state: LogState;
   flags?: number;
 }
+
+const EMPTY = new Uint8Array(0);
 
 export interface SegmentMark {
   lastLsn: number;
@@ -106,9 +108,7 @@ export class SegmentWriter {
 
   /** Notes a frame that the caller is about to write at `endOffset + pending`. */
   noteFrame(offset: number, firstLsn: number, records: number, timestamp: number, headerCrc: number): void {
-    const last = this.#index[this.#index.length - 1];
-    if (last === undefined || offset - last.offset >= INDEX_INTERVAL_BYTES)
-      this.#index.push({ offset, firstLsn, timestamp });
+    addToIndex(this.#index, offset, firstLsn, timestamp);
     this.info.lastLsn = firstLsn + records - 1;
     this.#lastHeaderCrc = headerCrc;
   }
@@ -154,6 +154,23 @@ export class SegmentWriter {
     this.#writeOwn(FrameType.State, encodeState(state), durableLsn, now);
     this.#state = state;
     this.#reserve = this.#reserveFor(state);
+  }
+
+  /** A frame of nothing but its header, which says how far the log is durable. */
+  writeStamp(durableLsn: number, now: number): void {
+    this.#writeOwn(FrameType.Stamp, EMPTY, durableLsn, now);
+  }
+
+  /** Positions of subscriptions that changed; the whole of it is in `state`. */
+  writePositions(positions: Record<string, number | null>, state: LogState, durableLsn: number, now: number): void {
+    this.#writeOwn(FrameType.Positions, encodePositions(positions), durableLsn, now);
+    this.#state = state;
+    this.#reserve = this.#reserveFor(state);
+  }
+
+  /** The sparse index so far. */
+  get index(): readonly IndexEntry[] {
+    return this.#index;
   }
 
   /**

@@ -13,8 +13,8 @@ import type { StorageFile } from '../storage/storage.js';
 export interface Expectation {
   salt: Salt;
   lsn: number;
-  /** Checksum of the header before it: the segment's own for the first frame. */
-  previousCrc: number;
+  /** Checksum of the header before it: the segment's own for the first frame. Undefined: not known. */
+  previousCrc: number | undefined;
 }
 
 /**
@@ -34,7 +34,8 @@ export function checkFrame(
   if (at + FRAME_HEADER_BYTES > end) return FRAME_HEADER_BYTES;
   const header = readFrameHeader(view, bytes, at, expected.salt);
   if (header === undefined) return undefined;
-  if (header.firstLsn !== expected.lsn || header.previousCrc !== expected.previousCrc) return undefined;
+  if (header.firstLsn !== expected.lsn) return undefined;
+  if (expected.previousCrc !== undefined && header.previousCrc !== expected.previousCrc) return undefined;
   const total = frameBytes(header.storedBytes);
   if (at + total > fileEnd) return undefined;
   if (at + total > end) return total;
@@ -109,22 +110,34 @@ export interface Remains {
   end: number;
 }
 
+/** How much two pieces of a file must overlap, so that no frame header is missed between them. */
+export const SEARCH_OVERLAP_BYTES = FRAME_HEADER_BYTES - 8;
+const MAGIC = Buffer.alloc(4);
+MAGIC.writeUInt32LE(FRAME_MAGIC);
+
+/** The valid frame headers of a segment within `bytes`, which start at `base` in the file. */
+export function* headersIn(
+  bytes: Buffer,
+  base: number,
+  salt: Salt,
+): Generator<{ offset: number; header: FrameHeader }, void, undefined> {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  for (let at = bytes.indexOf(MAGIC); at >= 0; at = bytes.indexOf(MAGIC, at + 1)) {
+    if ((base + at) % 8 !== 0) continue;
+    const header = readFrameHeader(view, bytes, at, salt);
+    if (header !== undefined) yield { offset: base + at, header };
+  }
+}
+
 /** Looks through `[offset, end of file)` for later frames of this segment and for anything that is not zero. */
 export function searchRemains(window: Window, offset: number, salt: Salt): Remains {
-  const magic = Buffer.alloc(4);
-  magic.writeUInt32LE(FRAME_MAGIC);
   const remains: Remains = { laterFrame: undefined, end: offset };
-  const overlap = FRAME_HEADER_BYTES - 8;
-  for (let base = offset; base < window.fileBytes; base += WINDOW_BYTES - overlap) {
+  for (let base = offset; base < window.fileBytes; base += WINDOW_BYTES - SEARCH_OVERLAP_BYTES) {
     const bytes = window.at(base, WINDOW_BYTES);
     const last = lastNonZero(bytes);
-    if (last >= 0) remains.end = base + last + 1;
     if (last < 0) continue;
-    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    for (let at = bytes.indexOf(magic); at >= 0; at = bytes.indexOf(magic, at + 1)) {
-      if ((base + at) % 8 !== 0) continue;
-      const header = readFrameHeader(view, bytes, at, salt);
-      if (header === undefined) continue;
+    remains.end = base + last + 1;
+    for (const { header } of headersIn(bytes, base, salt)) {
       const known = remains.laterFrame?.durableLsn ?? 0;
       remains.laterFrame = { durableLsn: Math.max(known, header.durableLsn) };
     }
@@ -132,7 +145,8 @@ export function searchRemains(window: Window, offset: number, salt: Salt): Remai
   return remains;
 }
 
-function lastNonZero(bytes: Uint8Array): number {
+/** Index of the last byte that is not zero; -1 when all are. */
+export function lastNonZero(bytes: Uint8Array): number {
   let i = bytes.byteLength - 1;
   // Four at a time through the zeros of a prepared file, which are most of it.
   if (bytes.byteOffset % 4 === 0 && bytes.byteLength % 4 === 0) {

@@ -2,7 +2,8 @@ import { toPlainError, WalError } from '../errors.js';
 import { crc32 } from '../format/checksum.js';
 import { Field, FRAME_HEADER_BYTES, type Salt, writeSequencerFields } from '../format/frame.js';
 import { Level } from '../format/levels.js';
-import type { LogState } from '../format/state.js';
+import type { IndexEntry } from '../format/seal.js';
+import { type LogState, type Positions, withPositions } from '../format/state.js';
 import type { LogEnd, Recovered } from '../recovery/recover.js';
 import { type Control, Counter, LogPhase, Slot } from '../ring/control.js';
 import { Descriptor, FrameFlag, FrameOutcome, FrameState, RingPhase, RingSlot } from '../ring/ring.js';
@@ -70,6 +71,10 @@ export class Sequencer {
   #nextSegmentId: number;
   #durableLsn: number;
   readonly #recoveredLsn: number;
+  /** The durable LSN that the last frame was stamped with. */
+  #stampedLsn: number;
+  /** Time of the last frame. Frames never go back in time, so that a time can be looked up. */
+  #lastTime: number;
   #recordBytes = 0;
   /** How things stood before the group's first frame was taken. */
   #beforeGroup: { mark: SegmentMark; firstLsn: number; recordBytes: number } | undefined;
@@ -98,6 +103,8 @@ export class Sequencer {
     this.#nextSegmentId = recovered.nextSegmentId;
     this.#durableLsn = recovered.end.lastLsn;
     this.#recoveredLsn = recovered.end.lastLsn;
+    this.#stampedLsn = recovered.end.lastLsn;
+    this.#lastTime = recovered.end.timestamp;
     const now = host.now();
     for (const level of [Level.Memory, Level.Os, Level.Disk]) control.publishCommit(level, this.#durableLsn, 0, now);
     this.#publishSegments();
@@ -180,7 +187,7 @@ export class Sequencer {
     try {
       current.write(views, bytes);
     } catch (error) {
-      if (!(error instanceof WalError) || error.code !== 'ERR_WAL_NO_SPACE') throw error;
+      if (!isFull(error)) throw error;
       this.#takeBack(current);
       return false;
     }
@@ -196,6 +203,22 @@ export class Sequencer {
     for (const member of this.#members) {
       for (let frame = member.taken - member.unwritten; frame < member.taken; frame++) this.#giveBack(member, frame);
       member.unwritten = 0;
+    }
+  }
+
+  /**
+   * Nothing is in the rings. What is durable was not when the last frame was stamped; say so now, so that damage to the
+   * last group can be told from a torn tail, and readers in other processes know how far they may go.
+   */
+  idle(): void {
+    if (this.failed || this.#current === undefined || this.#stampedLsn >= this.#durableLsn) return;
+    try {
+      if (!this.#current.hasRoom(FRAME_HEADER_BYTES)) return;
+      this.#stampedLsn = this.#durableLsn;
+      this.#current.writeStamp(this.#durableLsn, this.#now());
+      this.#dirtySince ??= this.#host.now();
+    } catch (error) {
+      if (!isFull(error)) this.#poison(error);
     }
   }
 
@@ -224,18 +247,34 @@ export class Sequencer {
     return this.#guard(() => {
       this.#drain();
       const state = change(this.#state);
-      if (this.#current !== undefined && !this.#current.hasRoomForState(state)) {
-        this.#beginSegment(this.#takeSpare(segmentBytesFor(0, state), this.#options.segmentBytes));
-      }
-      if (this.#current === undefined) {
-        this.#beginSegment(this.#takeSpare(segmentBytesFor(0, state), this.#options.segmentBytes));
-      }
+      this.#ensureState(state);
       this.#state = state;
-      this.#current!.writeState(state, this.#durableLsn, this.#host.now());
+      this.#current!.writeState(state, this.#durableLsn, this.#now());
       this.#dirtySince ??= this.#host.now();
       this.#sync();
       return state;
     });
+  }
+
+  /**
+   * Notes positions of subscriptions. They survive the death of the process when this returns, and power loss with the
+   * next sync: losing one means that records are delivered again.
+   */
+  notePositions(positions: Positions): LogState {
+    return this.#guard(() => {
+      this.#drain();
+      const state = withPositions(this.#state, positions);
+      this.#ensureState(state);
+      this.#state = state;
+      this.#current!.writePositions(positions, state, this.#durableLsn, this.#now());
+      this.#dirtySince ??= this.#host.now();
+      return state;
+    });
+  }
+
+  /** The sparse index of the current segment, if it is this one. */
+  liveIndex(segmentId: number): IndexEntry[] | undefined {
+    return this.#current?.info.id === segmentId ? [...this.#current.index] : undefined;
   }
 
   /**
@@ -297,7 +336,7 @@ export class Sequencer {
       return work();
     } catch (error) {
       // No space is met before anything is written, and is no reason to stop.
-      if (error instanceof WalError && error.code === 'ERR_WAL_NO_SPACE') throw error;
+      if (isFull(error)) throw error;
       this.#poison(error);
       throw error;
     }
@@ -335,9 +374,16 @@ export class Sequencer {
       this.#beginSegment(this.#takeSpare(least, Math.max(least, this.#options.segmentBytes)));
       return true;
     } catch (error) {
-      if (error instanceof WalError && error.code === 'ERR_WAL_NO_SPACE') return false;
+      if (isFull(error)) return false;
       throw error;
     }
+  }
+
+  /** A segment with room for this state, as a frame now and in the seal later. */
+  #ensureState(state: LogState): void {
+    if (this.#current?.hasRoomForState(state)) return;
+    const least = segmentBytesFor(0, state);
+    this.#beginSegment(this.#takeSpare(least, Math.max(least, this.#options.segmentBytes)));
   }
 
   #hasRoom(bytes: number): boolean {
@@ -364,7 +410,7 @@ export class Sequencer {
     if (this.#group.frames === 0) {
       this.#beforeGroup = { mark: current.mark(), firstLsn: this.#nextLsn, recordBytes: this.#recordBytes };
     }
-    const now = this.#host.now();
+    const now = this.#now();
     const { salt, endOffset } = current.info;
     const crc = writeSequencerFields(
       view,
@@ -376,6 +422,7 @@ export class Sequencer {
       now,
       current.lastHeaderCrc,
     );
+    this.#stampedLsn = this.#durableLsn;
     current.noteFrame(endOffset + this.#group.bytes, this.#nextLsn, records, now, crc);
     ring.setLsn(at, this.#nextLsn);
     ring.descriptors[at + Descriptor.outcome] = FrameOutcome.Written;
@@ -451,11 +498,12 @@ export class Sequencer {
 
   #publish(level: number): void {
     const control = this.#control;
-    control.publishCommit(level, this.#nextLsn - 1, this.#recordBytes, this.#host.now());
     if (level === Level.Os) {
       control.set(Counter.records, this.#nextLsn - 1 - this.#recoveredLsn);
+      // Before the watermark: whoever sees that finds where the file ends that holds it.
       if (this.#current) control.set(Counter.segmentOffset, this.#current.info.endOffset);
     }
+    control.publishCommit(level, this.#nextLsn - 1, this.#recordBytes, this.#host.now());
     if ((Atomics.load(control.slots, Slot.interest) & (1 << level)) !== 0) this.#wakeOpener();
   }
 
@@ -514,7 +562,7 @@ export class Sequencer {
       segmentId: this.#nextSegmentId++,
       salt: this.#newSalt(),
       firstLsn: this.#nextLsn,
-      now: this.#host.now(),
+      now: this.#now(),
       previous: this.#end,
       state: this.#state,
     });
@@ -526,12 +574,12 @@ export class Sequencer {
 
   #sealCurrent(): void {
     const current = this.#current!;
-    current.seal(this.#host.now());
+    current.seal(this.#now());
     current.trim();
     this.#control.add(Counter.syncs, 2);
     this.#nowDurable();
     const { id, lastLsn, endOffset } = current.info;
-    this.#end = { segmentId: id, lastLsn, endOffset, headerCrc: current.lastHeaderCrc };
+    this.#end = { segmentId: id, lastLsn, endOffset, headerCrc: current.lastHeaderCrc, timestamp: this.#lastTime };
   }
 
   /** On a full disk a growing segment stays without its seal; recovery reads it to its end then. */
@@ -539,8 +587,13 @@ export class Sequencer {
     try {
       this.#sealCurrent();
     } catch (error) {
-      if (!(error instanceof WalError) || error.code !== 'ERR_WAL_NO_SPACE') throw error;
+      if (!isFull(error)) throw error;
     }
+  }
+
+  #now(): number {
+    this.#lastTime = Math.max(this.#lastTime, this.#host.now());
+    return this.#lastTime;
   }
 
   #newSalt(): Salt {
@@ -576,4 +629,8 @@ export class Sequencer {
     }
     this.#wakeOpener();
   }
+}
+
+function isFull(error: unknown): boolean {
+  return error instanceof WalError && error.code === 'ERR_WAL_NO_SPACE';
 }

@@ -1,0 +1,130 @@
+import { type FSWatcher, watch } from 'node:fs';
+import { FrameType } from '../format/frame.js';
+import { Level } from '../format/levels.js';
+import type { Lsn } from '../types.js';
+import { LogCursor } from './log-cursor.js';
+import type { LogSource } from './log-source.js';
+
+/** A lost or unsupported file notification costs this long and not forever. */
+const LOOK_AGAIN_MS = 1000;
+
+interface Waiter {
+  level: number;
+  lsn: Lsn;
+  resolve: () => void;
+  reject: (error: unknown) => void;
+}
+
+/**
+ * How far a log is that another process writes, read from its files: every valid frame is at least in the kernel, and
+ * the stamps in later frames, a seal, or a later segment say what of it is on disk. Looks when the files change.
+ */
+export class FileWatermarks {
+  readonly #directory: string;
+  readonly #scout: LogCursor;
+  #os: Lsn;
+  #disk: Lsn;
+  #watcher: FSWatcher | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #looking = false;
+  #changed = false;
+  #closed = false;
+  readonly #waiters = new Set<Waiter>();
+
+  /** `from`: the first LSN of the last segment; everything before it is on disk. */
+  constructor(directory: string, source: LogSource, from: Lsn) {
+    this.#directory = directory;
+    this.#scout = new LogCursor(source, from, { chunkBytes: 64 * 1024, readAhead: false });
+    this.#os = from - 1;
+    this.#disk = from - 1;
+  }
+
+  watermark(level: number): Lsn {
+    return level === Level.Disk ? this.#disk : this.#os;
+  }
+
+  reached(level: number, lsn: Lsn, signal?: AbortSignal): Promise<boolean> {
+    if (this.#closed) return Promise.resolve(false);
+    return new Promise((resolve, reject) => {
+      const leave = () => {
+        signal?.removeEventListener('abort', abort);
+        this.#waiters.delete(waiter);
+        if (this.#waiters.size === 0) this.#rest();
+      };
+      const abort = () => {
+        leave();
+        reject(signal!.reason);
+      };
+      const waiter: Waiter = {
+        level,
+        lsn,
+        resolve: () => {
+          leave();
+          resolve(!this.#closed);
+        },
+        reject: (error) => {
+          leave();
+          reject(error);
+        },
+      };
+      signal?.addEventListener('abort', abort, { once: true });
+      this.#waiters.add(waiter);
+      this.#watch();
+      void this.#look();
+    });
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const waiter of [...this.#waiters]) waiter.resolve();
+    this.#rest();
+    if (!this.#looking) await this.#scout.close();
+  }
+
+  #watch(): void {
+    this.#timer ??= setInterval(() => void this.#look(), LOOK_AGAIN_MS);
+    try {
+      this.#watcher ??= watch(this.#directory, () => void this.#look()).on('error', () => {});
+    } catch {
+      // No notifications here (too many watches, a network filesystem): the timer is what is left.
+    }
+  }
+
+  /** Nobody waits: nothing keeps the process alive. */
+  #rest(): void {
+    this.#watcher?.close();
+    clearInterval(this.#timer);
+    this.#watcher = undefined;
+    this.#timer = undefined;
+  }
+
+  /** One look at a time; a change while looking means another. */
+  async #look(): Promise<void> {
+    this.#changed = true;
+    if (this.#looking) return;
+    this.#looking = true;
+    try {
+      while (this.#changed && !this.#closed) {
+        this.#changed = false;
+        await this.#scan();
+        for (const waiter of [...this.#waiters]) if (this.watermark(waiter.level) >= waiter.lsn) waiter.resolve();
+      }
+    } catch (error) {
+      for (const waiter of [...this.#waiters]) waiter.reject(error);
+    } finally {
+      this.#looking = false;
+      if (this.#closed) await this.#scout.close();
+    }
+  }
+
+  #scan(): Promise<void> {
+    return this.#scout.scan((frame) => {
+      const last = frame.firstLsn + frame.records - 1;
+      this.#os = Math.max(this.#os, last);
+      // A seal is written when everything before it is on disk.
+      const durable = frame.type === FrameType.Seal ? last : frame.durableLsn;
+      this.#disk = Math.max(this.#disk, durable);
+      return true;
+    }, Number.MAX_SAFE_INTEGER);
+  }
+}

@@ -1,0 +1,50 @@
+import type { IndexEntry } from '../format/seal.js';
+import type { Recovered } from '../recovery/recover.js';
+import type { Lsn } from '../types.js';
+import type { Catalog } from './catalog.js';
+import { FileWatermarks } from './file-watermarks.js';
+import type { LogSource } from './log-source.js';
+
+/** A log that was opened with `readOnly`: all that is known of it is in its files. */
+export class FilesSource implements LogSource {
+  readonly catalog: Catalog;
+  readonly #recovered: Recovered;
+  readonly #watermarks: FileWatermarks;
+
+  constructor(directory: string, catalog: Catalog, recovered: Recovered) {
+    this.catalog = catalog;
+    this.#recovered = recovered;
+    const last = recovered.segments[recovered.segments.length - 1];
+    this.#watermarks = new FileWatermarks(directory, this, last?.firstLsn ?? 1);
+  }
+
+  low(): Lsn {
+    return this.#recovered.state.low;
+  }
+
+  promised(): Lsn {
+    return this.#recovered.end.lastLsn;
+  }
+
+  readable(): Lsn {
+    return Number.MAX_SAFE_INTEGER;
+  }
+
+  liveEnd(): undefined {}
+
+  liveIndex(): Promise<readonly IndexEntry[] | undefined> {
+    return Promise.resolve(undefined);
+  }
+
+  watermark(level: number): Lsn {
+    return this.#watermarks.watermark(level);
+  }
+
+  reached(level: number, lsn: Lsn, signal?: AbortSignal): Promise<boolean> {
+    return this.#watermarks.reached(level, lsn, signal);
+  }
+
+  close(): Promise<void> {
+    return this.#watermarks.close();
+  }
+}

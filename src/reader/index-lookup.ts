@@ -1,0 +1,39 @@
+import { crc32 } from '../format/checksum.js';
+import { FRAME_HEADER_BYTES, FrameType, frameBytes, readFrameHeader } from '../format/frame.js';
+import { decodeSeal, type IndexEntry, readSealFooter, SEAL_FOOTER_BYTES } from '../format/seal.js';
+import type { CatalogEntry } from './catalog.js';
+import type { ReadableFile } from './files.js';
+
+/**
+ * The sparse index of a sealed segment, from its seal; undefined when there is none that holds, which makes a lookup
+ * slower and nothing else: an index is a hint, and every frame vouches for itself.
+ */
+export async function readIndex(file: ReadableFile, { header, next }: CatalogEntry): Promise<IndexEntry[] | undefined> {
+  if (next === undefined) return undefined;
+  const end = next.previous.endOffset;
+  const footer = new Uint8Array(SEAL_FOOTER_BYTES);
+  if ((await file.read(footer, end - SEAL_FOOTER_BYTES)) < SEAL_FOOTER_BYTES) return undefined;
+  const offset = readSealFooter(footer, end);
+  if (offset === undefined || offset < header.headerBytes) return undefined;
+  const bytes = new Uint8Array(end - offset);
+  await file.read(bytes, offset);
+  const frame = readFrameHeader(new DataView(bytes.buffer), bytes, 0, header.salt);
+  if (frame?.type !== FrameType.Seal || frameBytes(frame.storedBytes) !== bytes.byteLength) return undefined;
+  const payload = bytes.subarray(FRAME_HEADER_BYTES, FRAME_HEADER_BYTES + frame.storedBytes);
+  return crc32(payload) === frame.payloadCrc ? decodeSeal(payload).index : undefined;
+}
+
+/** The last entry for which `isBefore` holds; the entries are in order. */
+export function lastEntry(
+  index: readonly IndexEntry[],
+  isBefore: (entry: IndexEntry) => boolean,
+): IndexEntry | undefined {
+  let low = 0;
+  let high = index.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (isBefore(index[middle])) low = middle + 1;
+    else high = middle;
+  }
+  return index[low - 1];
+}

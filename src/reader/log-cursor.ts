@@ -1,0 +1,219 @@
+import { corrupt, WalError } from '../errors.js';
+import { type FrameHeader, FrameType } from '../format/frame.js';
+import { decodeRecords, type WalRecord } from '../format/record.js';
+import type { IndexEntry } from '../format/seal.js';
+import type { Lsn } from '../types.js';
+import type { CatalogEntry } from './catalog.js';
+import { isGone, type ReadableFile } from './files.js';
+import { FrameStream, type FrameStreamOptions } from './frame-stream.js';
+import { lastEntry, readIndex } from './index-lookup.js';
+import type { LogSource } from './log-source.js';
+
+/** Visits frames in order. Returns false to go no further. */
+export type CursorVisitor = (frame: FrameHeader, bytes: Uint8Array, payloadAt: number) => boolean | undefined;
+
+/**
+ * A place in the log that moves forward: through frames, across segments, and on again when the log has grown. Holds one
+ * open file. Whatever it reads is checked; what is not there though it was promised is `ERR_WAL_CORRUPT`, and what was
+ * cleaned up under it `ERR_WAL_TRUNCATED`.
+ */
+export class LogCursor {
+  readonly #source: LogSource;
+  readonly #options: FrameStreamOptions;
+  /** The next LSN to deliver. */
+  #next: Lsn;
+  #entry: CatalogEntry | undefined;
+  #file: ReadableFile | undefined;
+  #stream: FrameStream | undefined;
+  #sealed = false;
+  /** Where the end of a file was looked at a second time, within this call. */
+  #retriedAt = -1;
+
+  constructor(source: LogSource, from: Lsn, options: FrameStreamOptions = {}) {
+    this.#source = source;
+    this.#next = from;
+    this.#options = options;
+  }
+
+  get next(): Lsn {
+    return this.#next;
+  }
+
+  /** The next records up to `to`, as many as one read of the file brought; undefined when there are none (yet). */
+  async read(to: Lsn): Promise<WalRecord[] | undefined> {
+    this.#retriedAt = -1;
+    const records: WalRecord[] = [];
+    const visit: CursorVisitor = (frame, bytes, at) => {
+      const { type, firstLsn, records: count, storedBytes, timestamp } = frame;
+      if (type === FrameType.Records && firstLsn + count > this.#next) {
+        decodeRecords(bytes, at, at + storedBytes, count, firstLsn, timestamp, this.#next, to, records);
+      }
+      return true;
+    };
+    while (await this.#advance(visit, to)) {
+      if (records.length > 0) return records;
+    }
+    return undefined;
+  }
+
+  /** Visits all frames that are there, up to the one with `to`, without decoding them. */
+  async scan(visit: CursorVisitor, to: Lsn): Promise<void> {
+    this.#retriedAt = -1;
+    let enough = false;
+    const step: CursorVisitor = (frame, bytes, at) => {
+      enough = visit(frame, bytes, at) === false;
+      return !enough;
+    };
+    while (!enough && (await this.#advance(step, to)));
+  }
+
+  async close(): Promise<void> {
+    const file = this.#file;
+    this.#file = undefined;
+    await this.#stream?.settle();
+    await file?.close();
+  }
+
+  /** One step: a chunk of frames, or a change of segment. Returns false when nothing more is there up to `to`. */
+  async #advance(visit: CursorVisitor, to: Lsn): Promise<boolean> {
+    if (this.#next > to) return false;
+    if (this.#stream === undefined && !(await this.#enter())) return false;
+    const stream = this.#stream!;
+    const live = this.#entry!.next === undefined ? this.#source.liveEnd(this.#entry!.header.segmentId) : undefined;
+    if (live !== undefined) stream.extend(live);
+    const last = Math.min(to, this.#entry!.lastLsn ?? to);
+    let progress = false;
+    const more = await stream.advance((frame, bytes, at) => {
+      progress = true;
+      if (frame.type === FrameType.Seal) this.#sealed = true;
+      const goOn = visit(frame, bytes, at) !== false;
+      this.#next = Math.max(this.#next, Math.min(frame.firstLsn + frame.records, to + 1));
+      return goOn && !this.#sealed;
+    }, last);
+    return more || progress ? true : this.#atEnd(to);
+  }
+
+  /** The frames of this segment ended. Is that its end, the end of the log so far, or damage? */
+  async #atEnd(to: Lsn): Promise<boolean> {
+    const entry = this.#entry!;
+    const stream = this.#stream!;
+    const known = entry.next;
+    const entries = await this.#source.catalog.refresh();
+    const now = entries.find((candidate) => candidate.name === entry.name);
+    if (now === undefined) throw this.#truncated();
+    this.#entry = now;
+    if (now.next !== undefined && this.#next > now.lastLsn!) return this.#move(now);
+    if (now.next !== known) {
+      // It was sealed since we looked: what is missing may be there now.
+      stream.resume(now.next!.previous.endOffset);
+      return true;
+    }
+    if (now.next === undefined && (await this.#mayHaveGrown(now, stream))) return true;
+    if (now.next === undefined && this.#source.promised() < this.#next) return false;
+    throw this.#damage(to);
+  }
+
+  /** Whether the last segment may hold more by now than when it was read. */
+  async #mayHaveGrown({ header }: CatalogEntry, stream: FrameStream): Promise<boolean> {
+    const live = this.#source.liveEnd(header.segmentId);
+    if (live !== undefined) return stream.extend(live);
+    // Only the file knows. Look again where the frames ended, but not at the same place for ever.
+    if (this.#sealed || this.#retriedAt === stream.offset) return false;
+    this.#retriedAt = stream.offset;
+    stream.resume(await this.#file!.size());
+    return true;
+  }
+
+  async #move({ next }: CatalogEntry): Promise<boolean> {
+    if (next!.firstLsn !== this.#next) throw this.#truncated();
+    await this.#leave();
+    return true;
+  }
+
+  async #leave(): Promise<void> {
+    await this.close();
+    this.#stream = undefined;
+    this.#entry = undefined;
+    this.#sealed = false;
+  }
+
+  /** Opens the segment that holds `next`, at the nearest frame that an index knows. */
+  async #enter(): Promise<boolean> {
+    if (this.#next < this.#source.low()) throw this.#truncated();
+    const entry = await this.#locate();
+    if (entry === undefined) return false;
+    this.#entry = entry;
+    try {
+      this.#file = await this.#source.catalog.files.open(entry.name);
+    } catch (error) {
+      if (isGone(error)) throw this.#truncated();
+      throw error;
+    }
+    const end =
+      entry.next?.previous.endOffset ?? this.#source.liveEnd(entry.header.segmentId) ?? (await this.#file.size());
+    this.#stream = await this.#streamFrom(entry, this.#file, end);
+    return true;
+  }
+
+  async #locate(): Promise<CatalogEntry | undefined> {
+    const { catalog } = this.#source;
+    const holds = (entry: CatalogEntry) =>
+      entry.header.firstLsn <= this.#next && this.#next <= (entry.lastLsn ?? Infinity);
+    const known = catalog.entries.find((entry) => entry.lastLsn !== undefined && holds(entry));
+    if (known !== undefined) return known;
+    const entries = await catalog.refresh();
+    if (entries.length > 0 && this.#next < entries[0].header.firstLsn) throw this.#truncated();
+    return entries.find(holds);
+  }
+
+  async #streamFrom(entry: CatalogEntry, file: ReadableFile, end: number): Promise<FrameStream> {
+    const { header } = entry;
+    const start = { salt: header.salt, lsn: header.firstLsn, previousCrc: header.headerCrc };
+    if (this.#next > header.firstLsn) {
+      const { catalog } = this.#source;
+      const index =
+        entry.next === undefined
+          ? await this.#source.liveIndex(header.segmentId)
+          : await catalog.index(entry, () => readIndex(file, entry));
+      const hint = lastEntry(index ?? [], ({ firstLsn }) => firstLsn <= this.#next);
+      if (hint !== undefined && (await this.#holds(file, hint, end, entry))) {
+        const there = { salt: header.salt, lsn: hint.firstLsn, previousCrc: undefined };
+        return new FrameStream(file, hint.offset, end, there, this.#options);
+      }
+    }
+    return new FrameStream(file, header.headerBytes, end, start, this.#options);
+  }
+
+  /** An index is a hint: only a frame that is where it says, and holds, is a place to start from. */
+  async #holds(file: ReadableFile, hint: IndexEntry, end: number, { header }: CatalogEntry): Promise<boolean> {
+    const expected = { salt: header.salt, lsn: hint.firstLsn, previousCrc: undefined };
+    const probe = new FrameStream(file, hint.offset, end, expected, { chunkBytes: 4096, readAhead: false });
+    let found = false;
+    for (let more = true; more && !found; ) {
+      more = await probe.advance(() => {
+        found = true;
+        return false;
+      });
+    }
+    return found;
+  }
+
+  #truncated(): WalError {
+    const low = this.#source.low();
+    const message =
+      this.#next < low
+        ? `LSN ${this.#next} was cleaned up; the log begins at LSN ${low} now.`
+        : `LSN ${this.#next} was cleaned up or cut off while it was read.`;
+    return new WalError('ERR_WAL_TRUNCATED', message, { lsn: this.#next });
+  }
+
+  #damage(to: Lsn): WalError {
+    const { name } = this.#entry!;
+    const { offset, lsn } = this.#stream!;
+    return corrupt(
+      `${name} is damaged at byte ${offset}: LSN ${lsn} should be there (of ${this.#next} to ${to}) and is not readable. ` +
+        "Run 'ringwal verify' on the log's directory to see all of the damage.",
+      { segment: name, offset, lsn },
+    );
+  }
+}

@@ -1,0 +1,22 @@
+import type { IndexEntry } from '../format/seal.js';
+import type { Lsn } from '../types.js';
+import type { Catalog } from './catalog.js';
+
+/** A log as its readers see it: its files, and how far it is. The writer's process and a reading one each have theirs. */
+export interface LogSource {
+  readonly catalog: Catalog;
+  /** Records below this were cleaned up, whatever files are still there. */
+  low(): Lsn;
+  /** Every record up to here is in the files: if one is not, that is damage. */
+  promised(): Lsn;
+  /** The last LSN that a reader may see that does not follow; beyond any when only the files know. */
+  readable(): Lsn;
+  /** Where a segment that is still written ends by now; undefined when only the file knows. */
+  liveEnd(segmentId: number): number | undefined;
+  /** The sparse index, so far, of a segment that is still written; undefined when only the file knows. */
+  liveIndex(segmentId: number): Promise<readonly IndexEntry[] | undefined>;
+  /** The highest LSN committed at a level, of those that can be read. */
+  watermark(level: number): Lsn;
+  /** Resolves once `watermark(level) >= lsn`, or to false when the log was closed. Rejects with the signal's reason. */
+  reached(level: number, lsn: Lsn, signal?: AbortSignal): Promise<boolean>;
+}
