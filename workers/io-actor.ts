@@ -77,6 +77,8 @@ function perform(sequencer: Sequencer, request: ActorRequest): unknown {
       return { gone: sequencer.cleanup(), state: sequencer.state };
     case 'positions':
       return sequencer.notePositions(request.positions);
+    case 'truncateAfter':
+      return { gone: sequencer.truncateAfter(request.lsn), state: sequencer.state };
     case 'liveIndex':
       return sequencer.liveIndex(request.segmentId);
     case 'addSpare':
@@ -149,8 +151,7 @@ function run(sequencer: Sequencer): void {
 try {
   const recovered = recover();
   const sequencer = start(recovered);
-  const { report, state, spares } = recovered;
-  const obsolete = recovered.obsolete.map((segment) => segment.name);
+  const { report, state, spares, obsolete } = recovered;
   post({ op: 'ready', ready: { report, state, spares, obsolete, unfinished: unfinishedSpares(storage) } });
   run(sequencer);
 } catch (error) {

@@ -19,7 +19,7 @@ export interface ActorData {
 
 export type ActorRequest =
   | { op: 'sync' | 'rotate' | 'cleanup' | 'close' }
-  | { op: 'checkpoint'; lsn: number }
+  | { op: 'checkpoint' | 'truncateAfter'; lsn: number }
   | { op: 'positions'; positions: Positions }
   | { op: 'liveIndex'; segmentId: number }
   | { op: 'addSpare'; spare: Spare | undefined }

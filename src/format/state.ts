@@ -1,4 +1,5 @@
 import { corrupt } from '../errors.js';
+import type { LevelName } from './levels.js';
 
 /**
  * What must outlive older segments. The header of each segment carries it as it was when the segment began, a state
@@ -10,8 +11,15 @@ export interface LogState {
   checkpoint: number;
   /** Records below this LSN were given up by clean-up; what still lies around of them is not part of the log. */
   low: number;
-  /** Named consumers and the LSN that each acknowledged last. */
-  subscriptions: Record<string, number>;
+  /** Named consumers. */
+  subscriptions: Record<string, SubscriptionState>;
+}
+
+export interface SubscriptionState {
+  /** The LSN that it acknowledged last. */
+  acknowledged: number;
+  /** The level at which it is given records. */
+  level: LevelName;
 }
 
 export const EMPTY_STATE: LogState = { checkpoint: 0, low: 1, subscriptions: {} };
@@ -32,8 +40,8 @@ export function decodeState(bytes: Uint8Array): LogState {
   }
 }
 
-/** Positions that changed: the LSN acknowledged last, or null for a subscription that was given up. */
-export type Positions = Record<string, number | null>;
+/** What changed: a new subscription, the LSN that one acknowledged last, or null for one that was given up. */
+export type Positions = Record<string, SubscriptionState | number | null>;
 
 export function encodePositions(positions: Positions): Uint8Array {
   return new TextEncoder().encode(JSON.stringify(positions));
@@ -53,9 +61,11 @@ export function decodePositions(bytes: Uint8Array): Positions {
 
 export function withPositions(state: LogState, positions: Positions): LogState {
   const subscriptions = new Map(Object.entries(state.subscriptions));
-  for (const [name, lsn] of Object.entries(positions)) {
-    if (lsn === null) subscriptions.delete(name);
-    else subscriptions.set(name, lsn);
+  for (const [name, change] of Object.entries(positions)) {
+    const known = subscriptions.get(name);
+    if (change === null) subscriptions.delete(name);
+    else if (typeof change === 'object') subscriptions.set(name, change);
+    else if (known !== undefined) subscriptions.set(name, { ...known, acknowledged: change });
   }
   // fromEntries makes own properties of all names, '__proto__' included.
   return { ...state, subscriptions: Object.fromEntries(subscriptions) };

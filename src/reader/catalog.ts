@@ -1,12 +1,7 @@
 import { corrupt } from '../errors.js';
 import type { IndexEntry } from '../format/seal.js';
-import {
-  decodeHeaderState,
-  decodePrelude,
-  SEGMENT_HEADER_UNIT,
-  SegmentFlag,
-  type SegmentHeader,
-} from '../format/segment-header.js';
+import { decodeHeaderState, decodePrelude, SEGMENT_HEADER_UNIT, type SegmentHeader } from '../format/segment-header.js';
+import { chainOf, lastLsnOf } from '../segments/chain.js';
 import { segmentIdOf, segmentName } from '../segments/names.js';
 import type { Lsn } from '../types.js';
 import { isGone, type ReadableFile, type ReadableFiles } from './files.js';
@@ -19,29 +14,6 @@ export interface CatalogEntry {
   next: SegmentHeader | undefined;
   /** The last LSN that belongs to the log; undefined for the last segment. */
   lastLsn: Lsn | undefined;
-}
-
-/**
- * The segments that make up the log, oldest first: from the newest one back, from successor to predecessor. What was
- * made void by a cut (`truncateAfter`) or given up is not in the chain, though its file may still be there.
- */
-export function chainOf(headers: readonly SegmentHeader[]): CatalogEntry[] {
-  const chain: CatalogEntry[] = [];
-  let next: SegmentHeader | undefined;
-  for (let i = headers.length - 1; i >= 0; i--) {
-    const header = headers[i];
-    if (isVoid(header, next)) continue;
-    const lastLsn = next && Math.min(next.previous.lastLsn, next.firstLsn - 1);
-    chain.push({ name: segmentName(header.segmentId), header, next, lastLsn });
-    next = header;
-  }
-  return chain.reverse();
-}
-
-/** Whether a segment before `next` was cut away when `next` was begun. */
-function isVoid(header: SegmentHeader, next: SegmentHeader | undefined): boolean {
-  if (next === undefined || (next.flags & SegmentFlag.Truncates) === 0) return false;
-  return header.segmentId > next.previous.segmentId;
 }
 
 /** The segments of a log in order, from their headers. Ids are never reused, so a header is read once. */
@@ -80,7 +52,11 @@ export class Catalog {
       }
     }
     const found = names.map((name) => this.#headers.get(name)).filter((header) => header !== undefined);
-    this.#entries = chainOf(found);
+    this.#entries = chainOf(found).map((link) => ({
+      name: segmentName(link.header.segmentId),
+      ...link,
+      lastLsn: lastLsnOf(link),
+    }));
     return this.#entries;
   }
 

@@ -1,7 +1,15 @@
 import { corrupt, WalError } from '../errors.js';
-import { SegmentFlag, type SegmentHeader } from '../format/segment-header.js';
+import { SegmentFlag } from '../format/segment-header.js';
 import { EMPTY_STATE, type LogState } from '../format/state.js';
-import { isPreparing, isSpare, QUARANTINE_FOLDER, quarantinedIdOf, segmentIdOf } from '../segments/names.js';
+import { chainOf, type Link, lastLsnOf } from '../segments/chain.js';
+import {
+  isPreparing,
+  isSpare,
+  QUARANTINE_FOLDER,
+  quarantinedIdOf,
+  segmentIdOf,
+  segmentName,
+} from '../segments/names.js';
 import { hasLeftOver, readContent, readHeader, type SegmentContent, withFile } from '../segments/read-segment.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
 import type { Storage } from '../storage/storage.js';
@@ -42,8 +50,8 @@ export interface Recovered {
   logId: Uint8Array | undefined;
   /** The segments of the log, oldest first. The last one may be `open`: it is never written again. */
   segments: SegmentInfo[];
-  /** Segments wholly below the clean-up mark: no part of the log any more, waiting to be removed. */
-  obsolete: SegmentInfo[];
+  /** Segment files below the clean-up mark, or cut away: no part of the log any more, waiting to be removed. */
+  obsolete: string[];
   state: LogState;
   end: LogEnd;
   /** Higher than every id ever used in this directory. */
@@ -85,10 +93,11 @@ export function inspectLog(storage: Storage, mode: RecoveryMode): Recovered {
     const content = readContent(file, lastHeader);
     return { content, leftOver: hasLeftOver(file, lastHeader, content) };
   });
-  const infos = describeSegments(storage, all, headers, content);
+  const links = chainOf(headers);
+  const infos = describeSegments(storage, links, content);
   const state = content.state;
   const kept = infos.filter((info, i) => i === infos.length - 1 || info.lastLsn >= state.low);
-  checkChain(kept, headers.slice(headers.length - kept.length), state);
+  checkChain(kept, links.slice(links.length - kept.length), state);
 
   const last = infos[infos.length - 1];
   const { row, verdict } = verdictOf({
@@ -120,7 +129,7 @@ export function inspectLog(storage: Storage, mode: RecoveryMode): Recovered {
   return {
     logId: lastHeader.logId,
     segments: kept,
-    obsolete: infos.slice(0, infos.length - kept.length),
+    obsolete: all.filter((name) => !kept.some((segment) => segment.name === name)),
     state,
     end: {
       segmentId: last.id,
@@ -193,31 +202,28 @@ function highestId(storage: Storage, segments: string[]): number {
   return Math.max(0, ...quarantined, ...segments.map((name) => segmentIdOf(name) ?? 0));
 }
 
-function describeSegments(
-  storage: Storage,
-  names: string[],
-  headers: SegmentHeader[],
-  last: SegmentContent,
-): SegmentInfo[] {
-  return headers.map((header, i) => {
-    const successor = headers[i + 1];
+function describeSegments(storage: Storage, links: Link[], last: SegmentContent): SegmentInfo[] {
+  return links.map((link) => {
+    const { header, next } = link;
+    const name = segmentName(header.segmentId);
     return {
-      name: names[i],
+      name,
       id: header.segmentId,
       salt: header.salt,
       firstLsn: header.firstLsn,
-      lastLsn: successor === undefined ? last.lastLsn : successor.previous.lastLsn,
+      lastLsn: lastLsnOf(link) ?? last.lastLsn,
       headerBytes: header.headerBytes,
       headerCrc: header.headerCrc,
-      endOffset: successor === undefined ? last.endOffset : successor.previous.endOffset,
-      fileBytes: successor === undefined ? last.fileBytes : withFile(storage, names[i], (file) => file.size()),
-      state: successor === undefined && !last.sealed ? 'open' : 'sealed',
+      endCrc: next?.previous.headerCrc ?? last.headerCrc,
+      endOffset: next?.previous.endOffset ?? last.endOffset,
+      fileBytes: next === undefined ? last.fileBytes : withFile(storage, name, (file) => file.size()),
+      state: next === undefined && !last.sealed ? 'open' : 'sealed',
     };
   });
 }
 
 /** Each segment must be the successor of the one before it, and the first must reach down to the clean-up mark. */
-function checkChain(segments: SegmentInfo[], headers: SegmentHeader[], state: LogState): void {
+function checkChain(segments: SegmentInfo[], links: Link[], state: LogState): void {
   const [first] = segments;
   if (first.firstLsn > state.low) {
     throw corrupt(
@@ -226,16 +232,17 @@ function checkChain(segments: SegmentInfo[], headers: SegmentHeader[], state: Lo
     );
   }
   for (let i = 1; i < segments.length; i++) {
-    const { previous, logId } = headers[i];
+    const { previous, logId, flags, firstLsn } = links[i].header;
     const place = { segment: segments[i].name, offset: 0, lsn: segments[i - 1].lastLsn + 1 };
-    if (Buffer.compare(logId, headers[i - 1].logId) !== 0) {
+    if (Buffer.compare(logId, links[i - 1].header.logId) !== 0) {
       throw corrupt(`${place.segment} belongs to another log.`, place);
     }
     if (previous.segmentId !== segments[i - 1].id) {
       throw corrupt(`Segment ${previous.segmentId} is missing before ${place.segment}.`, { ...place, lsn: undefined });
     }
-    if (segments[i].firstLsn !== previous.lastLsn + 1) {
-      throw corrupt(`${place.segment} starts at LSN ${segments[i].firstLsn} after LSN ${previous.lastLsn}.`, place);
+    const cuts = (flags & SegmentFlag.Truncates) !== 0;
+    if (cuts ? firstLsn > previous.lastLsn + 1 : firstLsn !== previous.lastLsn + 1) {
+      throw corrupt(`${place.segment} starts at LSN ${firstLsn} after LSN ${previous.lastLsn}.`, place);
     }
     if (segments[i - 1].fileBytes < previous.endOffset) {
       const { name, fileBytes } = segments[i - 1];

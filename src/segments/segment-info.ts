@@ -6,11 +6,13 @@ export interface SegmentInfo {
   id: number;
   salt: Salt;
   firstLsn: number;
-  /** firstLsn - 1 when it holds no records. */
+  /** The last that belongs to the log; firstLsn - 1 when it holds no records. */
   lastLsn: number;
   /** Where the first frame starts. */
   headerBytes: number;
   headerCrc: number;
+  /** Checksum of the last frame's header, once that is known. */
+  endCrc: number;
   /** Behind the last frame, the seal included. */
   endOffset: number;
   /** Of the file. */

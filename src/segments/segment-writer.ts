@@ -1,7 +1,7 @@
 import { buildFrame, FrameType, frameBytes, type Salt } from '../format/frame.js';
 import { addToIndex, encodeSeal, type IndexEntry, sealReserve } from '../format/seal.js';
 import { encodeSegmentHeader, type Predecessor, SegmentFlag, segmentHeaderBytes } from '../format/segment-header.js';
-import { encodePositions, encodeState, type LogState } from '../format/state.js';
+import { encodePositions, encodeState, type LogState, type Positions } from '../format/state.js';
 import type { Storage, StorageFile } from '../storage/storage.js';
 import { segmentName } from './names.js';
 import { isNoSpace, noSpace, type Spare } from './prepare.js';
@@ -87,6 +87,7 @@ export class SegmentWriter {
         lastLsn: start.firstLsn - 1,
         headerBytes: bytes.byteLength,
         headerCrc,
+        endCrc: headerCrc,
         endOffset: bytes.byteLength,
         fileBytes: spare.bytes,
         state: 'open',
@@ -162,7 +163,7 @@ export class SegmentWriter {
   }
 
   /** Positions of subscriptions that changed; the whole of it is in `state`. */
-  writePositions(positions: Record<string, number | null>, state: LogState, durableLsn: number, now: number): void {
+  writePositions(positions: Positions, state: LogState, durableLsn: number, now: number): void {
     this.#writeOwn(FrameType.Positions, encodePositions(positions), durableLsn, now);
     this.#state = state;
     this.#reserve = this.#reserveFor(state);
@@ -183,6 +184,7 @@ export class SegmentWriter {
     this.#writeOwn(FrameType.Seal, payload, this.info.lastLsn, now);
     this.#file.sync();
     this.info.state = 'sealed';
+    this.info.endCrc = this.#lastHeaderCrc;
   }
 
   /** Cuts a sealed segment's unused end off. Not synced: that the file is longer after a crash is harmless. */

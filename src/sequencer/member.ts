@@ -1,4 +1,4 @@
-import { type Ring, RingPhase, RingSlot } from '../ring/ring.js';
+import { DESCRIPTORS, FrameState, type Ring, RingPhase, RingSlot } from '../ring/ring.js';
 
 /** A producer's ring as the actor sees it: how far it took frames from it, and who must be told of what. */
 export class Member {
@@ -32,6 +32,13 @@ export class Member {
   /** Whether appends wait for room in the ring. */
   get wantsSpace(): boolean {
     return Atomics.load(this.ring.head, RingSlot.wantsSpace) === 1;
+  }
+
+  /** How many frames in a row are ready to be taken. */
+  ready(): number {
+    let frames = 0;
+    while (frames < DESCRIPTORS && this.ring.state(this.taken + frames) === FrameState.Ready) frames++;
+    return frames;
   }
 
   get closing(): boolean {

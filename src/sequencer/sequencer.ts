@@ -3,6 +3,7 @@ import { crc32 } from '../format/checksum.js';
 import { Field, FRAME_HEADER_BYTES, type Salt, writeSequencerFields } from '../format/frame.js';
 import { Level } from '../format/levels.js';
 import type { IndexEntry } from '../format/seal.js';
+import { SegmentFlag } from '../format/segment-header.js';
 import { type LogState, type Positions, withPositions } from '../format/state.js';
 import type { LogEnd, Recovered } from '../recovery/recover.js';
 import { type Control, Counter, LogPhase, Slot } from '../ring/control.js';
@@ -70,7 +71,8 @@ export class Sequencer {
   #nextLsn: number;
   #nextSegmentId: number;
   #durableLsn: number;
-  readonly #recoveredLsn: number;
+  /** Records since the log was opened. */
+  #appended = 0;
   /** The durable LSN that the last frame was stamped with. */
   #stampedLsn: number;
   /** Time of the last frame. Frames never go back in time, so that a time can be looked up. */
@@ -102,7 +104,6 @@ export class Sequencer {
     this.#nextLsn = recovered.end.lastLsn + 1;
     this.#nextSegmentId = recovered.nextSegmentId;
     this.#durableLsn = recovered.end.lastLsn;
-    this.#recoveredLsn = recovered.end.lastLsn;
     this.#stampedLsn = recovered.end.lastLsn;
     this.#lastTime = recovered.end.timestamp;
     const now = host.now();
@@ -198,6 +199,7 @@ export class Sequencer {
   #takeBack(current: SegmentWriter): void {
     const { mark, firstLsn, recordBytes } = this.#beforeGroup!;
     current.rollBack(mark);
+    this.#appended -= this.#nextLsn - firstLsn;
     this.#nextLsn = firstLsn;
     this.#recordBytes = recordBytes;
     for (const member of this.#members) {
@@ -294,8 +296,45 @@ export class Sequencer {
     return gone;
   }
 
+  /**
+   * Drops every record above `lsn`. One durable step does it: a new segment that begins at `lsn + 1` and says so; what
+   * older segments hold from there on is void from that moment, whatever happens to their files. Returns the segments
+   * of which nothing is left.
+   */
+  truncateAfter(lsn: number): SegmentInfo[] {
+    return this.#guard(() => {
+      this.#drain();
+      this.#sync();
+      if (lsn >= this.#nextLsn - 1) return [];
+      const state = clampedTo(this.#state, lsn);
+      const least = segmentBytesFor(0, state);
+      const spare = this.#takeSpare(least, Math.max(least, this.#options.segmentBytes));
+      this.#retireCurrent(spare);
+      const kept = this.#sealed.filter((segment) => segment.firstLsn <= lsn);
+      const gone = this.#sealed.filter((segment) => segment.firstLsn > lsn);
+      const last = kept.at(-1);
+      this.#end = {
+        segmentId: last?.id ?? 0,
+        lastLsn: last?.lastLsn ?? lsn,
+        endOffset: last?.endOffset ?? 0,
+        headerCrc: last?.endCrc ?? 0,
+        timestamp: this.#lastTime,
+      };
+      this.#state = state;
+      this.#nextLsn = lsn + 1;
+      this.#createSegment(spare, SegmentFlag.Truncates);
+      if (last !== undefined) last.lastLsn = lsn;
+      this.#sealed.splice(0, this.#sealed.length, ...kept);
+      this.#durableLsn = lsn;
+      this.#stampedLsn = lsn;
+      for (const level of [Level.Memory, Level.Os, Level.Disk]) this.#publish(level);
+      this.#publishSegments();
+      return gone;
+    });
+  }
+
   #keepFrom(): number {
-    const acknowledged = Object.values(this.#state.subscriptions);
+    const acknowledged = Object.values(this.#state.subscriptions).map((subscription) => subscription.acknowledged);
     return Math.min(this.#state.checkpoint, ...acknowledged) + 1;
   }
 
@@ -326,8 +365,11 @@ export class Sequencer {
     }
   }
 
+  /** Takes what was ready when it began; producers that never pause do not keep it for ever. */
   #drain(): void {
-    while (this.#step());
+    const targets = this.#members.map((member) => ({ member, frames: member.taken + member.ready() }));
+    const behind = () => targets.some(({ member, frames }) => member.taken < frames);
+    while (behind() && this.#step());
   }
 
   #guard<T>(work: () => T): T {
@@ -428,6 +470,7 @@ export class Sequencer {
     ring.descriptors[at + Descriptor.outcome] = FrameOutcome.Written;
     ring.setState(member.taken, FrameState.Taken);
     this.#nextLsn += records;
+    this.#appended += records;
     this.#recordBytes += view.getUint32(offset + Field.rawBytes, true);
     this.#group.add(ring, offset, bytes);
     this.#group.flags |= flags;
@@ -499,7 +542,7 @@ export class Sequencer {
   #publish(level: number): void {
     const control = this.#control;
     if (level === Level.Os) {
-      control.set(Counter.records, this.#nextLsn - 1 - this.#recoveredLsn);
+      control.set(Counter.records, this.#appended);
       // Before the watermark: whoever sees that finds where the file ends that holds it.
       if (this.#current) control.set(Counter.segmentOffset, this.#current.info.endOffset);
     }
@@ -544,19 +587,28 @@ export class Sequencer {
   }
 
   #beginSegment(spare: Spare): void {
-    let sealed: SegmentInfo | undefined;
-    if (this.#current !== undefined) {
-      try {
-        this.#sealCurrent();
-      } catch (error) {
-        this.#spares.push(spare);
-        throw error;
-      }
-      this.#current.close();
-      sealed = this.#current.info;
-      this.#sealed.push(sealed);
-      this.#current = undefined;
+    const sealed = this.#retireCurrent(spare);
+    this.#createSegment(spare);
+    this.#host.rotated({ ...this.#current!.info }, sealed && { ...sealed });
+  }
+
+  /** Seals and closes the current segment, if there is one. `spare` is kept for later when that cannot be done now. */
+  #retireCurrent(spare: Spare): SegmentInfo | undefined {
+    const current = this.#current;
+    if (current === undefined) return undefined;
+    try {
+      this.#sealCurrent();
+    } catch (error) {
+      this.#spares.push(spare);
+      throw error;
     }
+    current.close();
+    this.#sealed.push(current.info);
+    this.#current = undefined;
+    return current.info;
+  }
+
+  #createSegment(spare: Spare, flags = 0): void {
     this.#current = SegmentWriter.create(this.#storage, spare, {
       logId: this.#logId,
       segmentId: this.#nextSegmentId++,
@@ -565,11 +617,11 @@ export class Sequencer {
       now: this.#now(),
       previous: this.#end,
       state: this.#state,
+      flags,
     });
     this.#segmentStartedAt = this.#host.now();
     this.#spareAsked = false;
     this.#publishSegments();
-    this.#host.rotated({ ...this.#current.info }, sealed && { ...sealed });
   }
 
   #sealCurrent(): void {
@@ -633,4 +685,13 @@ export class Sequencer {
 
 function isFull(error: unknown): boolean {
   return error instanceof WalError && error.code === 'ERR_WAL_NO_SPACE';
+}
+
+/** The state of a log that ends at `lsn`. */
+function clampedTo(state: LogState, lsn: number): LogState {
+  const subscriptions = Object.entries(state.subscriptions).map(([name, { acknowledged, level }]) => [
+    name,
+    { acknowledged: Math.min(acknowledged, lsn), level },
+  ]);
+  return { ...state, subscriptions: Object.fromEntries(subscriptions) };
 }

@@ -1,0 +1,34 @@
+import { SegmentFlag, type SegmentHeader } from '../format/segment-header.js';
+
+/** A segment of the log and the header of its successor, which says where it ends; undefined for the last. */
+export interface Link {
+  header: SegmentHeader;
+  next: SegmentHeader | undefined;
+}
+
+/**
+ * The segments that make up the log, oldest first: from the newest one back, from successor to predecessor. What was
+ * made void by a cut (`truncateAfter`) is not in the chain, though its file may still be there.
+ */
+export function chainOf(headers: readonly SegmentHeader[]): Link[] {
+  const chain: Link[] = [];
+  let next: SegmentHeader | undefined;
+  for (let i = headers.length - 1; i >= 0; i--) {
+    const header = headers[i];
+    if (isVoid(header, next)) continue;
+    chain.push({ header, next });
+    next = header;
+  }
+  return chain.reverse();
+}
+
+/** The last LSN of a segment that belongs to the log; undefined for the last segment, which its own frames tell. */
+export function lastLsnOf({ next }: Link): number | undefined {
+  return next && Math.min(next.previous.lastLsn, next.firstLsn - 1);
+}
+
+/** Whether a segment before `next` was cut away when `next` was begun. */
+function isVoid(header: SegmentHeader, next: SegmentHeader | undefined): boolean {
+  if (next === undefined || (next.flags & SegmentFlag.Truncates) === 0) return false;
+  return header.segmentId > next.previous.segmentId;
+}
