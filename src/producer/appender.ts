@@ -353,13 +353,18 @@ export class Appender {
 
   #collect(): void {
     const { ring } = this;
-    for (let n = ring.ahead(RingSlot.sequenced, this.#sequenced); n > 0; n--) this.#onSequenced(this.#sequenced++);
-    for (let n = ring.ahead(RingSlot.written, this.#written); n > 0; n--) {
+    // The actor moves them in the order sequenced, written, synced, perhaps while we look. Read in the reverse order, no
+    // frame is seen as synced or written that is not seen as sequenced too: its LSN is known before anybody is told it.
+    const synced = this.#synced + ring.ahead(RingSlot.synced, this.#synced);
+    const written = this.#written + ring.ahead(RingSlot.written, this.#written);
+    const sequenced = this.#sequenced + ring.ahead(RingSlot.sequenced, this.#sequenced);
+    while (this.#sequenced < sequenced) this.#onSequenced(this.#sequenced++);
+    while (this.#written < written) {
       const pending = this.#pendingOf(this.#written++);
       this.#tail = pending.end;
       this.#settle(pending, 1);
     }
-    for (let n = ring.ahead(RingSlot.synced, this.#synced); n > 0; n--) {
+    while (this.#synced < synced) {
       // Frames that nobody wanted on disk were retired when they were written; their book may be in use again.
       if (this.#synced >= this.#retired) this.#settle(this.#pendingOf(this.#synced), 2);
       this.#synced++;
