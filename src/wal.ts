@@ -33,7 +33,7 @@ import { Catalog } from './reader/catalog.js';
 import { nodeFiles } from './reader/files.js';
 import { readLog } from './reader/read-log.js';
 import { Reader } from './reader/reader.js';
-import { inspectLog, openError, type Recovered, type RecoveryReport } from './recovery/recover.js';
+import { inspectLiveLog, openError, type Recovered, type RecoveryReport } from './recovery/recover.js';
 import { Counter } from './ring/control.js';
 import { LOCK_NAME, segmentIdOf } from './segments/names.js';
 import { NodeStorage, syncDirectory } from './storage/node-storage.js';
@@ -180,7 +180,7 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
 
     function openReadOnly(at: string, how: ResolvedOptions): WriteAheadLog {
       const startedAt = performance.now();
-      const recovered = inspectLog(new NodeStorage(at), how.recoveryMode);
+      const recovered = inspectLiveLog(new NodeStorage(at), how.recoveryMode);
       recovered.report.durationMs = performance.now() - startedAt;
       return new WriteAheadLog(at, how, recovered);
     }

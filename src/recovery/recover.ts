@@ -138,6 +138,34 @@ export function inspectLog(storage: Storage, mode: RecoveryMode): Recovered {
   };
 }
 
+/** How often a log may have changed under {@link inspectLiveLog} before it gives up. */
+const LIVE_ATTEMPTS = 20;
+
+/**
+ * As {@link inspectLog}, for a reader that takes no lock. A writer may remove a file after it was listed, and may write
+ * on between two reads of the last segment, which then looks as if frames in the middle were missing. Such an effect
+ * moves on with the writer, and damage stays: only what is found twice in the same place is believed.
+ */
+export function inspectLiveLog(storage: Storage, mode: RecoveryMode): Recovered {
+  let before: unknown;
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return inspectLog(storage, mode);
+    } catch (error) {
+      const moving = (error as NodeJS.ErrnoException).code === 'ENOENT' || isElsewhere(error, before);
+      if (!moving || attempt === LIVE_ATTEMPTS) throw error;
+      before = error;
+    }
+  }
+}
+
+/** Whether this is damage, and not the damage of the attempt before. */
+function isElsewhere(error: unknown, before: unknown): boolean {
+  if (!(error instanceof WalError) || error.code !== 'ERR_WAL_CORRUPT') return false;
+  const known = before instanceof WalError ? before : undefined;
+  return error.segment !== known?.segment || error.offset !== known?.offset || error.lsn !== known?.lsn;
+}
+
 function emptyReport(): RecoveryReport {
   return {
     verdict: 'empty',
