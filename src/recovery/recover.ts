@@ -1,5 +1,5 @@
 import { corrupt, WalError } from '../errors.js';
-import type { SegmentHeader } from '../format/segment-header.js';
+import type { Predecessor, SegmentHeader } from '../format/segment-header.js';
 import { EMPTY_STATE, type LogState } from '../format/state.js';
 import { isPreparing, isSpare, QUARANTINE_FOLDER, quarantinedIdOf, segmentIdOf } from '../segments/names.js';
 import { hasLeftOver, readContent, readHeader, type SegmentContent, withFile } from '../segments/read-segment.js';
@@ -28,14 +28,6 @@ export interface RecoveryReport {
 
 export type RecoveryMode = 'tolerate-torn-tail' | 'strict' | 'point-in-time' | 'salvage';
 
-/** Where the last segment's frames end: what the next segment's header repeats. */
-export interface LogEnd {
-  segmentId: number;
-  lastLsn: number;
-  endOffset: number;
-  headerCrc: number;
-}
-
 export interface Recovered {
   logId: Uint8Array | undefined;
   /** The segments of the log, oldest first. The last one may be `open`: it is never written again. */
@@ -43,7 +35,8 @@ export interface Recovered {
   /** Segments wholly below the clean-up mark: no part of the log any more, waiting to be removed. */
   obsolete: SegmentInfo[];
   state: LogState;
-  end: LogEnd;
+  /** Where the last segment's frames end: what the next segment's header repeats. */
+  end: Predecessor;
   /** Higher than every id ever used in this directory. */
   nextSegmentId: number;
   spares: string[];
@@ -52,7 +45,7 @@ export interface Recovered {
   report: RecoveryReport;
 }
 
-const NO_END: LogEnd = { segmentId: 0, lastLsn: 0, endOffset: 0, headerCrc: 0 };
+const NO_END: Predecessor = { segmentId: 0, lastLsn: 0, endOffset: 0, headerCrc: 0 };
 
 /**
  * Finds out what a directory holds, without changing anything in it. Reads every segment's header, and the frames of the

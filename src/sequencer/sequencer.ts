@@ -2,8 +2,8 @@ import { toPlainError, WalError } from '../errors.js';
 import { crc32 } from '../format/checksum.js';
 import { Field, FRAME_HEADER_BYTES, type Salt, writeSequencerFields } from '../format/frame.js';
 import { Level } from '../format/levels.js';
+import type { Predecessor } from '../format/segment-header.js';
 import type { LogState } from '../format/state.js';
-import type { LogEnd, Recovered } from '../recovery/recover.js';
 import { type Control, Counter, LogPhase, Slot } from '../ring/control.js';
 import { Descriptor, FrameFlag, FrameOutcome, FrameState, RingPhase, RingSlot } from '../ring/ring.js';
 import { isNoSpace, prepareSpare, type Spare } from '../segments/prepare.js';
@@ -32,6 +32,18 @@ export interface SequencerOptions {
   segmentBytes: number;
   /** 0: never sync on time alone. */
   flushIntervalMs: number;
+}
+
+/** Where a log stands when the sequencer takes it over, as recovery found it. */
+export interface LogStart {
+  /** Undefined: a new log. */
+  logId: Uint8Array | undefined;
+  segments: readonly SegmentInfo[];
+  state: LogState;
+  /** What the next segment's header says of the one before it. */
+  end: Predecessor;
+  /** Higher than every id ever used. */
+  nextSegmentId: number;
 }
 
 /** The most that one write takes together. Bounds how long the first record of a group waits for the last. */
@@ -63,7 +75,7 @@ export class Sequencer {
   readonly #sealed: SegmentInfo[];
   #current: SegmentWriter | undefined;
   #state: LogState;
-  #end: LogEnd;
+  #end: Predecessor;
   #nextLsn: number;
   #nextSegmentId: number;
   #durableLsn: number;
@@ -74,13 +86,7 @@ export class Sequencer {
   /** When the oldest unsynced write was made; undefined when everything is synced. */
   #dirtySince: number | undefined;
 
-  constructor(
-    storage: Storage,
-    control: Control,
-    host: SequencerHost,
-    options: SequencerOptions,
-    recovered: Recovered,
-  ) {
+  constructor(storage: Storage, control: Control, host: SequencerHost, options: SequencerOptions, recovered: LogStart) {
     this.#storage = storage;
     this.#control = control;
     this.#host = host;
