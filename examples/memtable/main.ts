@@ -42,7 +42,6 @@ await inTemporaryDirectory(async (directory) => {
   const store = await Store.open(directory);
   const before = store.contents();
   const { segments, bytes } = store.wal.stats();
-  await store.wal.rotate();
   await store.flush();
   const after = store.wal.stats();
   console.log(
