@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { WriteAheadLog } from 'ringwal';
 import t from 'tap';
-import { inspectLiveLog, inspectLog } from '../src/recovery/recover.js';
+import { inspectLiveLog } from '../src/recovery/recover.js';
 import { NodeStorage } from '../src/storage/node-storage.js';
 import type { StorageFile } from '../src/storage/storage.js';
 import { temporaryDirectory } from './helpers.js';
@@ -40,20 +40,11 @@ t.test('a writer that goes on while the log is opened beside it is not taken for
   for (let i = 0; i < 3; i++) await log.append('after');
   const after = fs.readFileSync(name);
 
-  let misled = 0;
   for (let read = 1; read < 8; read++) {
-    const changing = () => {
-      fs.writeFileSync(name, before);
-      return new ChangingStorage(directory, read, () => fs.writeFileSync(name, after));
-    };
-    try {
-      inspectLog(changing(), 'tolerate-torn-tail');
-    } catch {
-      misled++;
-    }
-    t.match(inspectLiveLog(changing(), 'tolerate-torn-tail').report, { verdict: 'clean' }, `before read ${read}`);
+    fs.writeFileSync(name, before);
+    const changing = new ChangingStorage(directory, read, () => fs.writeFileSync(name, after));
+    t.match(inspectLiveLog(changing, 'tolerate-torn-tail').report, { verdict: 'clean' }, `before read ${read}`);
   }
-  t.ok(misled > 0, 'a single look is misled at some point');
   fs.writeFileSync(name, after);
 });
 

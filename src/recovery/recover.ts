@@ -1,5 +1,5 @@
 import { corrupt, WalError } from '../errors.js';
-import { SegmentFlag } from '../format/segment-header.js';
+import { type Predecessor, SegmentFlag } from '../format/segment-header.js';
 import { EMPTY_STATE, type LogState } from '../format/state.js';
 import { chainOf, type Link, lastLsnOf } from '../segments/chain.js';
 import {
@@ -36,16 +36,6 @@ export interface RecoveryReport {
 
 export type RecoveryMode = 'tolerate-torn-tail' | 'strict' | 'point-in-time' | 'salvage';
 
-/** Where the last segment's frames end: what the next segment's header repeats. */
-export interface LogEnd {
-  segmentId: number;
-  lastLsn: number;
-  endOffset: number;
-  headerCrc: number;
-  /** Of the last frame, ms since the epoch. */
-  timestamp: number;
-}
-
 export interface Recovered {
   logId: Uint8Array | undefined;
   /** The segments of the log, oldest first. The last one may be `open`: it is never written again. */
@@ -53,7 +43,10 @@ export interface Recovered {
   /** Segment files below the clean-up mark, or cut away: no part of the log any more, waiting to be removed. */
   obsolete: string[];
   state: LogState;
-  end: LogEnd;
+  /** Where the last segment's frames end: what the next segment's header repeats. */
+  end: Predecessor;
+  /** Time of the last frame, ms since the epoch. */
+  lastTime: number;
   /** Higher than every id ever used in this directory. */
   nextSegmentId: number;
   spares: string[];
@@ -62,7 +55,7 @@ export interface Recovered {
   report: RecoveryReport;
 }
 
-const NO_END: LogEnd = { segmentId: 0, lastLsn: 0, endOffset: 0, headerCrc: 0, timestamp: 0 };
+const NO_END: Predecessor = { segmentId: 0, lastLsn: 0, endOffset: 0, headerCrc: 0 };
 
 /**
  * Finds out what a directory holds, without changing anything in it. Reads every segment's header, and the frames of the
@@ -81,6 +74,7 @@ export function inspectLog(storage: Storage, mode: RecoveryMode): Recovered {
       obsolete: [],
       state: EMPTY_STATE,
       end: NO_END,
+      lastTime: 0,
       nextSegmentId,
       spares,
       torn: undefined,
@@ -136,8 +130,8 @@ export function inspectLog(storage: Storage, mode: RecoveryMode): Recovered {
       lastLsn: content.lastLsn,
       endOffset: content.endOffset,
       headerCrc: content.headerCrc,
-      timestamp: content.timestamp,
     },
+    lastTime: content.timestamp,
     nextSegmentId,
     spares,
     torn,

@@ -1,16 +1,19 @@
 /**
  * The memory that every thread of one open log shares: who sleeps, how far the log is, and counters.
  *
- * Writers: DOORBELL and INTEREST are written by whoever says so below; everything else is written by the I/O actor
- * alone. All slots are read and written through Atomics, which JavaScript orders sequentially: a thread that saw one
- * value sees everything that was stored before it.
+ * A slot is written by whoever its comment names, and by the I/O actor alone where it names nobody. All slots are read
+ * and written through Atomics, which JavaScript orders sequentially: a thread that saw one value sees everything that
+ * was stored before it.
  */
 export const Slot = {
   /** Incremented by anyone who left work for the actor; the actor sleeps on it. */
   doorbell: 0,
   /** 1 while the actor sleeps or is about to. Whoever rings looks here, and calls notify only then. */
   actorSleeps: 1,
-  /** {@link LogPhase}. Written by the actor; by the opening thread only once the actor is gone. */
+  /**
+   * {@link LogPhase}. Written by the actor; by the opening thread only once the actor is gone; by a producer's thread
+   * only once the opening thread is gone, and the actor with it.
+   */
   phase: 2,
   /** Incremented by the opening thread for each message it posted to the actor's port. */
   commands: 3,
@@ -118,7 +121,7 @@ export class Control {
     return Atomics.load(this.slots, Slot.phase);
   }
 
-  /** The actor, or the opening thread once the actor is gone: the log failed, and this is why. */
+  /** Whoever may write the phase: the log failed, and this is why. */
   fail(description: string): void {
     const text = new TextEncoder().encode(description).subarray(0, FAILURE_BYTES);
     this.#failure.set(text);

@@ -3,9 +3,8 @@ import { crc32 } from '../format/checksum.js';
 import { Field, FRAME_HEADER_BYTES, type Salt, writeSequencerFields } from '../format/frame.js';
 import { Level } from '../format/levels.js';
 import type { IndexEntry } from '../format/seal.js';
-import { SegmentFlag } from '../format/segment-header.js';
+import { type Predecessor, SegmentFlag } from '../format/segment-header.js';
 import { type LogState, type Positions, withPositions } from '../format/state.js';
-import type { LogEnd, Recovered } from '../recovery/recover.js';
 import { type Control, Counter, LogPhase, Slot } from '../ring/control.js';
 import { Descriptor, FrameFlag, FrameOutcome, FrameState, RingPhase, RingSlot } from '../ring/ring.js';
 import { growingSpare, isNoSpace, noSpace, prepareSpare, type Spare } from '../segments/prepare.js';
@@ -34,6 +33,20 @@ export interface SequencerOptions {
   segmentBytes: number;
   /** 0: never sync on time alone. */
   flushIntervalMs: number;
+}
+
+/** Where a log stands when the sequencer takes it over, as recovery found it. */
+export interface LogStart {
+  /** Undefined: a new log. */
+  logId: Uint8Array | undefined;
+  segments: readonly SegmentInfo[];
+  state: LogState;
+  /** What the next segment's header says of the one before it. */
+  end: Predecessor;
+  /** Time of the last frame, ms since the epoch. */
+  lastTime: number;
+  /** Higher than every id ever used. */
+  nextSegmentId: number;
 }
 
 /** The most that one write takes together. Bounds how long the first record of a group waits for the last. */
@@ -67,7 +80,7 @@ export class Sequencer {
   readonly #sealed: SegmentInfo[];
   #current: SegmentWriter | undefined;
   #state: LogState;
-  #end: LogEnd;
+  #end: Predecessor;
   #nextLsn: number;
   #nextSegmentId: number;
   #durableLsn: number;
@@ -86,13 +99,7 @@ export class Sequencer {
   /** When the oldest unsynced write was made; undefined when everything is synced. */
   #dirtySince: number | undefined;
 
-  constructor(
-    storage: Storage,
-    control: Control,
-    host: SequencerHost,
-    options: SequencerOptions,
-    recovered: Recovered,
-  ) {
+  constructor(storage: Storage, control: Control, host: SequencerHost, options: SequencerOptions, recovered: LogStart) {
     this.#storage = storage;
     this.#control = control;
     this.#host = host;
@@ -105,7 +112,7 @@ export class Sequencer {
     this.#nextSegmentId = recovered.nextSegmentId;
     this.#durableLsn = recovered.end.lastLsn;
     this.#stampedLsn = recovered.end.lastLsn;
-    this.#lastTime = recovered.end.timestamp;
+    this.#lastTime = recovered.lastTime;
     const now = host.now();
     for (const level of [Level.Memory, Level.Os, Level.Disk]) control.publishCommit(level, this.#durableLsn, 0, now);
     this.#publishSegments();
@@ -318,7 +325,6 @@ export class Sequencer {
         lastLsn: last?.lastLsn ?? lsn,
         endOffset: last?.endOffset ?? 0,
         headerCrc: last?.endCrc ?? 0,
-        timestamp: this.#lastTime,
       };
       this.#state = state;
       this.#nextLsn = lsn + 1;
@@ -631,7 +637,7 @@ export class Sequencer {
     this.#control.add(Counter.syncs, 2);
     this.#nowDurable();
     const { id, lastLsn, endOffset } = current.info;
-    this.#end = { segmentId: id, lastLsn, endOffset, headerCrc: current.lastHeaderCrc, timestamp: this.#lastTime };
+    this.#end = { segmentId: id, lastLsn, endOffset, headerCrc: current.lastHeaderCrc };
   }
 
   /** On a full disk a growing segment stays without its seal; recovery reads it to its end then. */

@@ -70,8 +70,10 @@ export function syncDirectory(directory: string): void {
 class NodeFile implements StorageFile {
   readonly name: string;
   readonly #fd: number;
-  /** Writes return only once they are on stable storage (O_DSYNC), so that `sync` has nothing left to do. */
+  /** Writes return only once they are on stable storage (O_DSYNC), so that `sync` has little left to do. */
   readonly #writesAreSynced: boolean;
+  /** There may be something to sync that no such write of ours took along: bytes of an earlier process, or a new size. */
+  #unsynced = true;
 
   constructor(name: string, fd: number, writesAreSynced: boolean) {
     this.name = name;
@@ -106,11 +108,14 @@ class NodeFile implements StorageFile {
   }
 
   sync(): void {
-    if (!this.#writesAreSynced) fs.fdatasyncSync(this.#fd);
+    if (this.#writesAreSynced && !this.#unsynced) return;
+    fs.fdatasyncSync(this.#fd);
+    this.#unsynced = false;
   }
 
   truncate(size: number): void {
     fs.ftruncateSync(this.#fd, size);
+    this.#unsynced = true;
   }
 
   close(): void {
