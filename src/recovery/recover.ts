@@ -44,6 +44,8 @@ export interface Recovered {
   obsolete: SegmentInfo[];
   state: LogState;
   end: LogEnd;
+  /** Frames of the last segment from this offset on may be in the page cache only. */
+  unprovenFrom: number;
   /** Higher than every id ever used in this directory. */
   nextSegmentId: number;
   spares: string[];
@@ -71,6 +73,7 @@ export function inspectLog(storage: Storage, mode: RecoveryMode): Recovered {
       obsolete: [],
       state: EMPTY_STATE,
       end: NO_END,
+      unprovenFrom: 0,
       nextSegmentId,
       spares,
       torn: undefined,
@@ -121,6 +124,7 @@ export function inspectLog(storage: Storage, mode: RecoveryMode): Recovered {
     obsolete: infos.slice(0, infos.length - kept.length),
     state,
     end: { segmentId: last.id, lastLsn: content.lastLsn, endOffset: content.endOffset, headerCrc: content.headerCrc },
+    unprovenFrom: content.unprovenFrom,
     nextSegmentId,
     spares,
     torn,
