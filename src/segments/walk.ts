@@ -101,10 +101,17 @@ export function* walkFrames(window: Window, offset: number, expected: Expectatio
   }
 }
 
+export interface LaterFrame {
+  /** The highest durable LSN that any of them is stamped with. */
+  durableLsn: number;
+  /** The lowest first LSN of those behind the frame that does not hold; Infinity when there are none. */
+  firstLsn: number;
+}
+
 /** What lies behind the last valid frame of a segment. */
 export interface Remains {
-  /** Valid frame headers of this very segment: the highest durable LSN that any of them is stamped with. */
-  laterFrame: { durableLsn: number } | undefined;
+  /** What the valid frame headers of this very segment say that stand there. */
+  laterFrame: LaterFrame | undefined;
   /** Offset behind the last byte that is not zero; the start when all are. */
   end: number;
 }
@@ -115,6 +122,8 @@ export function searchRemains(window: Window, offset: number, salt: Salt): Remai
   magic.writeUInt32LE(FRAME_MAGIC);
   const remains: Remains = { laterFrame: undefined, end: offset };
   const overlap = FRAME_HEADER_BYTES - 8;
+  // Payloads of later frames are not searched: a record may hold a copy of a frame.
+  let from = offset;
   for (let base = offset; base < window.fileBytes; base += WINDOW_BYTES - overlap) {
     const bytes = window.at(base, WINDOW_BYTES);
     const last = lastNonZero(bytes);
@@ -122,11 +131,16 @@ export function searchRemains(window: Window, offset: number, salt: Salt): Remai
     if (last < 0) continue;
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     for (let at = bytes.indexOf(magic); at >= 0; at = bytes.indexOf(magic, at + 1)) {
-      if ((base + at) % 8 !== 0) continue;
+      if ((base + at) % 8 !== 0 || base + at < from) continue;
       const header = readFrameHeader(view, bytes, at, salt);
       if (header === undefined) continue;
-      const known = remains.laterFrame?.durableLsn ?? 0;
-      remains.laterFrame = { durableLsn: Math.max(known, header.durableLsn) };
+      from = base + at + frameBytes(header.storedBytes);
+      const known = remains.laterFrame ?? header;
+      remains.laterFrame = {
+        durableLsn: Math.max(known.durableLsn, header.durableLsn),
+        // The frame that does not hold may have a valid header itself, and says nothing about what is behind it.
+        firstLsn: base + at === offset ? Number.POSITIVE_INFINITY : Math.min(known.firstLsn, header.firstLsn),
+      };
     }
   }
   return remains;
