@@ -4,7 +4,7 @@ import { Level } from '../../src/format/levels.js';
 import type { LogState } from '../../src/format/state.js';
 import { inspectLog, type Recovered, unfinishedSpares } from '../../src/recovery/recover.js';
 import { endLastSegment } from '../../src/recovery/repair-tail.js';
-import { Control } from '../../src/ring/control.js';
+import { Control, Counter } from '../../src/ring/control.js';
 import { adoptSpare, prepareSpare, type Spare } from '../../src/segments/prepare.js';
 import { retireSegments } from '../../src/segments/retire.js';
 import { Member } from '../../src/sequencer/member.js';
@@ -306,12 +306,14 @@ export class Simulation {
     this.#doing = 'close';
     this.#trace?.('  close');
     this.#disk.arm();
+    // Without a segment of its own there was nothing to close; the tail found at open may have stayed for want of space.
+    const sealed = this.#control.get(Counter.segmentId) > 0;
     this.#sequencer.close();
     this.#collect();
     hold(this.#disk.openFiles === 0, 'Bounded', () => `${this.#disk.openFiles} files are open after close`);
     hold(this.#model.disk === this.#model.last, 'Durable', () => 'close left records unsynced');
     const recovered = await this.#reopen(this.#random.pick(['process', 'power'] as const), this.#random);
-    hold(recovered.report.verdict !== 'torn-tail', 'Durable', () => 'a torn tail after a clean close');
+    hold(!sealed || recovered.report.verdict === 'clean', 'Durable', () => 'a torn tail after a clean close');
   }
 
   async #crashAndReopen(): Promise<void> {
