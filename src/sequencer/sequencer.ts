@@ -162,7 +162,8 @@ export class Sequencer {
     const wantsSync = (group.flags & FrameFlag.WantsDisk) !== 0;
     if (group.frames > 0) this.#dirtySince ??= this.#host.now();
     group.clear();
-    if (wantsSync) this.#sync();
+    // Also by time alone: a log that is never idle must not keep its `os` records unsynced for ever.
+    if (wantsSync || this.timeToFlush() === 0) this.#sync();
     return true;
   }
 
@@ -275,6 +276,8 @@ export class Sequencer {
     let found = false;
     for (let i = 0; i < members.length; i++) {
       const member = members[(this.#turn + i) % members.length];
+      // Looked at before the frames: what a producer published before it closed is seen below.
+      const { closing } = member;
       while (member.ring.state(member.taken) === FrameState.Ready) {
         const bytes = member.ring.descriptors[member.ring.descriptor(member.taken) + Descriptor.bytes];
         if (this.#group.frames > 0 && (this.#group.bytes + bytes > GROUP_BYTES || !this.#hasRoom(bytes))) {
@@ -286,7 +289,7 @@ export class Sequencer {
         if (this.#ensureRoom(bytes)) this.#take(member);
         else this.#reject(member);
       }
-      if (member.closing && member.unwritten === 0) this.#forget(member);
+      if (closing && member.unwritten === 0) this.#forget(member);
     }
     if (members.length > 0) this.#turn = (this.#turn + 1) % members.length;
     this.#group.finish();
