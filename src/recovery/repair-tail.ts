@@ -72,6 +72,10 @@ function quarantine(storage: Storage, file: StorageFile, recovered: Recovered): 
       copy.write([chunk.subarray(0, file.read(chunk, at))], at - from);
     }
     copy.sync();
+  } catch (error) {
+    // Half a copy of bytes that are still where they were is only in the way of a full disk.
+    storage.remove(name);
+    throw error;
   } finally {
     copy.close();
   }
