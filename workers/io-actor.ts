@@ -7,7 +7,6 @@ import { inspectLog, openError, type Recovered, unfinishedSpares } from '../src/
 import { endLastSegment } from '../src/recovery/repair-tail.js';
 import { Control, Slot } from '../src/ring/control.js';
 import { Ring } from '../src/ring/ring.js';
-import { isNoSpace } from '../src/segments/prepare.js';
 import { Member } from '../src/sequencer/member.js';
 import { Sequencer } from '../src/sequencer/sequencer.js';
 import { NodeStorage } from '../src/storage/node-storage.js';
@@ -38,11 +37,7 @@ function post(message: ActorMessage): void {
 function recover(): Recovered {
   const startedAt = performance.now();
   const recovered = inspectLog(storage, data.recoveryMode);
-  try {
-    endLastSegment(storage, recovered, Date.now());
-  } catch (error) {
-    if (!isNoSpace(error)) throw error;
-  }
+  endLastSegment(storage, recovered, Date.now());
   recovered.report.durationMs = performance.now() - startedAt;
   return recovered;
 }

@@ -10,7 +10,7 @@ import { align8, readU64, writeU64 } from './integers.js';
  *   | first LSN      | durable LSN     | segment salt  | time, ms       |previous CRC|header CRC|
  *   64 ... stored bytes of payload ... zero bytes up to a multiple of 8
  *
- * The encoder (any thread) fills bytes 4 to 24; the sequencer alone fills 24 to 64. That split is what lets
+ * The encoder (any thread) fills bytes 4 to 24; the sequencer alone fills the flags and 24 to 64. That split is what lets
  * encoding run in parallel while sequencing stays cheap.
  */
 export const FRAME_HEADER_BYTES = 64;
@@ -27,6 +27,15 @@ export const FrameType = {
   /** Positions of subscriptions that changed. */
   Positions: 5,
 } as const;
+/** Bits of a header's flags. Set by the sequencer. */
+export const HeaderFlag = {
+  /**
+   * Everything before this frame, in this segment and the earlier ones, was on stable storage when it was written. So a
+   * frame before it that does not hold was lost after it had been promised, also if it held no record.
+   */
+  PrefixDurable: 1,
+} as const;
+
 export const FrameCodec = { None: 0 } as const;
 
 export const Field = {
@@ -100,7 +109,9 @@ export function writeSequencerFields(
   salt: Salt,
   timestamp: number,
   previousCrc: number,
+  flags = 0,
 ): number {
+  view.setUint8(at + Field.flags, flags);
   writeU64(view, at + Field.firstLsn, firstLsn);
   writeU64(view, at + Field.durableLsn, durableLsn);
   view.setUint32(at + Field.salt, salt.low, true);
@@ -149,12 +160,13 @@ export function buildFrame(
   salt: Salt,
   timestamp: number,
   previousCrc: number,
+  flags = 0,
 ): { bytes: Uint8Array; headerCrc: number } {
   const bytes = new Uint8Array(frameBytes(payload.byteLength));
   const view = new DataView(bytes.buffer);
   bytes.set(payload, FRAME_HEADER_BYTES);
   writeEncoderFields(view, 0, type, payload.byteLength, payload.byteLength, 0);
   view.setUint32(Field.payloadCrc, crc32(payload), true);
-  const headerCrc = writeSequencerFields(view, bytes, 0, firstLsn, durableLsn, salt, timestamp, previousCrc);
+  const headerCrc = writeSequencerFields(view, bytes, 0, firstLsn, durableLsn, salt, timestamp, previousCrc, flags);
   return { bytes, headerCrc };
 }

@@ -1,17 +1,25 @@
 import type { IndexEntry } from '../format/seal.js';
-import type { Recovered } from '../recovery/recover.js';
+import type { LogState } from '../format/state.js';
+import type { SegmentInfo } from '../segments/segment-info.js';
 import type { Lsn } from '../types.js';
 import type { Catalog } from './catalog.js';
 import { FileWatermarks } from './file-watermarks.js';
 import type { LogSource } from './log-source.js';
 
+/** What was found in the files when the log was opened. */
+export interface FoundLog {
+  state: LogState;
+  segments: readonly SegmentInfo[];
+  end: { lastLsn: Lsn };
+}
+
 /** A log that was opened with `readOnly`: all that is known of it is in its files. */
 export class FilesSource implements LogSource {
   readonly catalog: Catalog;
-  readonly #recovered: Recovered;
+  readonly #recovered: FoundLog;
   readonly #watermarks: FileWatermarks;
 
-  constructor(directory: string, catalog: Catalog, recovered: Recovered) {
+  constructor(directory: string, catalog: Catalog, recovered: FoundLog) {
     this.catalog = catalog;
     this.#recovered = recovered;
     const last = recovered.segments[recovered.segments.length - 1];

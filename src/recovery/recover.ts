@@ -47,6 +47,8 @@ export interface Recovered {
   end: Predecessor;
   /** Time of the last frame, ms since the epoch. */
   lastTime: number;
+  /** Frames of the last segment from this offset on may be in the page cache only. */
+  unprovenFrom: number;
   /** Higher than every id ever used in this directory. */
   nextSegmentId: number;
   spares: string[];
@@ -75,6 +77,7 @@ export function inspectLog(storage: Storage, mode: RecoveryMode): Recovered {
       state: EMPTY_STATE,
       end: NO_END,
       lastTime: 0,
+      unprovenFrom: 0,
       nextSegmentId,
       spares,
       torn: undefined,
@@ -132,6 +135,7 @@ export function inspectLog(storage: Storage, mode: RecoveryMode): Recovered {
       headerCrc: content.headerCrc,
     },
     lastTime: content.timestamp,
+    unprovenFrom: content.unprovenFrom,
     nextSegmentId,
     spares,
     torn,

@@ -17,12 +17,17 @@ const CHUNK_BYTES = 1024 * 1024;
  * header of the next segment, which repeats where this one ends, buries them.
  */
 export function endLastSegment(storage: Storage, recovered: Recovered, now: number): void {
+  // What a process left that was killed, the names of files too, may be in the page cache only.
+  storage.syncFolder();
   const last = recovered.segments[recovered.segments.length - 1];
-  if (last === undefined || last.state === 'sealed') return;
+  if (last === undefined || (last.state === 'sealed' && recovered.unprovenFrom >= last.endOffset)) return;
   const file = storage.open(last.name, 'write');
   try {
-    // The records up to here may be in the page cache only; they are about to be reported as durable.
-    file.sync();
+    putOnDisk(file, recovered.unprovenFrom, last.endOffset);
+    if (last.state === 'sealed') {
+      cut(file, last);
+      return;
+    }
     try {
       if (recovered.torn !== undefined) quarantine(storage, file, recovered);
       seal(file, last, recovered, now);
@@ -32,6 +37,25 @@ export function endLastSegment(storage: Storage, recovered: Recovered, now: numb
   } finally {
     file.close();
   }
+}
+
+/**
+ * Makes durable what is about to be reported as durable. The bytes are written again, not only synced: when a sync fails,
+ * some filesystems keep the bytes in their cache, take them for clean, and have the next sync succeed without them.
+ */
+function putOnDisk(file: StorageFile, from: number, to: number): void {
+  for (let at = from; at < to; at += CHUNK_BYTES) {
+    const chunk = new Uint8Array(Math.min(CHUNK_BYTES, to - at));
+    file.write([chunk.subarray(0, file.read(chunk, at))], at);
+  }
+  file.sync();
+}
+
+/** Cuts a sealed segment behind its seal, which is on disk. */
+function cut(file: StorageFile, segment: SegmentInfo): void {
+  file.truncate(segment.endOffset);
+  file.sync();
+  segment.fileBytes = segment.endOffset;
 }
 
 function quarantine(storage: Storage, file: StorageFile, recovered: Recovered): void {
@@ -48,6 +72,10 @@ function quarantine(storage: Storage, file: StorageFile, recovered: Recovered): 
       copy.write([chunk.subarray(0, file.read(chunk, at))], at - from);
     }
     copy.sync();
+  } catch (error) {
+    // Half a copy of bytes that are still where they were is only in the way of a full disk.
+    storage.remove(name);
+    throw error;
   } finally {
     copy.close();
   }
@@ -62,11 +90,9 @@ function seal(file: StorageFile, last: SegmentInfo, recovered: Recovered, now: n
   const frame = buildFrame(FrameType.Seal, payload, end.lastLsn + 1, end.lastLsn, last.salt, now, end.headerCrc);
   file.write([frame.bytes], end.endOffset);
   file.sync();
-  file.truncate(end.endOffset + frame.bytes.byteLength);
-  file.sync();
   end.endOffset += frame.bytes.byteLength;
   end.headerCrc = frame.headerCrc;
   last.endOffset = end.endOffset;
-  last.fileBytes = end.endOffset;
   last.state = 'sealed';
+  cut(file, last);
 }

@@ -1,6 +1,6 @@
 import { corrupt } from '../errors.js';
 import { crc32 } from '../format/checksum.js';
-import { FRAME_HEADER_BYTES, FrameType, readFrameHeader } from '../format/frame.js';
+import { FRAME_HEADER_BYTES, type FrameHeader, FrameType, readFrameHeader } from '../format/frame.js';
 import { decodeSeal, readSealFooter, SEAL_FOOTER_BYTES, type Seal } from '../format/seal.js';
 import { decodeSegmentHeader, SegmentFlag, type SegmentHeader } from '../format/segment-header.js';
 import { decodePositions, decodeState, type LogState, withPositions } from '../format/state.js';
@@ -37,6 +37,11 @@ export interface SegmentContent {
   lastLsn: number;
   /** Behind the last valid frame. */
   endOffset: number;
+  /**
+   * Frames from here on may be in the page cache only: no stamp of a later frame vouches for them. `endOffset` when all
+   * of them are known to be on disk.
+   */
+  unprovenFrom: number;
   /** Checksum of the last valid frame's header; the segment header's when there is no frame. */
   headerCrc: number;
   /** Of the last valid frame, ms since the epoch. */
@@ -78,6 +83,8 @@ function sealAt(file: StorageFile, header: SegmentHeader, offset: number, end: n
     sealed: true,
     lastLsn: frame.firstLsn - 1,
     endOffset: end,
+    // A prepared file is only ever cut to the end of a seal that was synced. One that grew ends there from the beginning.
+    unprovenFrom: (header.flags & SegmentFlag.Growing) === 0 ? end : offset,
     headerCrc: frame.headerCrc,
     timestamp: frame.timestamp,
     state: decodeSeal(payload).state,
@@ -91,6 +98,7 @@ function readFrames(window: Window, header: SegmentHeader): SegmentContent {
     sealed: false,
     lastLsn: header.firstLsn - 1,
     endOffset: header.headerBytes,
+    unprovenFrom: header.headerBytes,
     headerCrc: header.headerCrc,
     timestamp: header.createdAt,
     state: header.state,
@@ -98,7 +106,9 @@ function readFrames(window: Window, header: SegmentHeader): SegmentContent {
     fileBytes: window.fileBytes,
   };
   const start = { salt: header.salt, lsn: header.firstLsn, previousCrc: header.headerCrc };
+  const unproven = new UnprovenFrames();
   for (const { header: frame, offset, payload } of walkFrames(window, header.headerBytes, start)) {
+    unproven.add(offset, frame);
     content.lastLsn += frame.records;
     content.endOffset = offset + FRAME_HEADER_BYTES + Math.ceil(frame.storedBytes / 8) * 8;
     content.headerCrc = frame.headerCrc;
@@ -111,8 +121,29 @@ function readFrames(window: Window, header: SegmentHeader): SegmentContent {
       break;
     }
   }
+  content.unprovenFrom = unproven.first ?? content.endOffset;
   if (!content.sealed) content.remains = searchRemains(window, content.endOffset, header.salt);
   return content;
+}
+
+/** The frames at the end of a segment that nothing later vouches for. */
+class UnprovenFrames {
+  #frames: { offset: number; lsn: number }[] = [];
+  #gone = 0;
+
+  get first(): number | undefined {
+    return this.#frames[this.#gone]?.offset;
+  }
+
+  add(offset: number, { firstLsn, records, durableLsn }: FrameHeader): void {
+    while (this.#gone < this.#frames.length && this.#frames[this.#gone].lsn <= durableLsn) this.#gone++;
+    if (this.#gone === this.#frames.length) {
+      this.#frames = [];
+      this.#gone = 0;
+    }
+    // A frame without records is on disk for sure when the next record is.
+    this.#frames.push({ offset, lsn: firstLsn + Math.max(records, 1) - 1 });
+  }
 }
 
 /**

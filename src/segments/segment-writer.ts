@@ -1,4 +1,4 @@
-import { buildFrame, FrameType, frameBytes, type Salt } from '../format/frame.js';
+import { buildFrame, FrameType, frameBytes, HeaderFlag, type Salt } from '../format/frame.js';
 import { addToIndex, encodeSeal, type IndexEntry, sealReserve } from '../format/seal.js';
 import { encodeSegmentHeader, type Predecessor, SegmentFlag, segmentHeaderBytes } from '../format/segment-header.js';
 import { encodePositions, encodeState, type LogState, type Positions } from '../format/state.js';
@@ -151,20 +151,20 @@ export class SegmentWriter {
     return this.info.endOffset + bytes + this.#reserveFor(state) <= this.info.fileBytes;
   }
 
-  writeState(state: LogState, durableLsn: number, now: number): void {
-    this.#writeOwn(FrameType.State, encodeState(state), durableLsn, now);
+  writeState(state: LogState, durableLsn: number, prefixDurable: boolean, now: number): void {
+    this.#writeOwn(FrameType.State, encodeState(state), durableLsn, prefixDurable, now);
     this.#state = state;
     this.#reserve = this.#reserveFor(state);
   }
 
   /** A frame of nothing but its header, which says how far the log is durable. */
-  writeStamp(durableLsn: number, now: number): void {
-    this.#writeOwn(FrameType.Stamp, EMPTY, durableLsn, now);
+  writeStamp(durableLsn: number, prefixDurable: boolean, now: number): void {
+    this.#writeOwn(FrameType.Stamp, EMPTY, durableLsn, prefixDurable, now);
   }
 
   /** Positions of subscriptions that changed; the whole of it is in `state`. */
-  writePositions(positions: Positions, state: LogState, durableLsn: number, now: number): void {
-    this.#writeOwn(FrameType.Positions, encodePositions(positions), durableLsn, now);
+  writePositions(positions: Positions, state: LogState, durableLsn: number, prefixDurable: boolean, now: number): void {
+    this.#writeOwn(FrameType.Positions, encodePositions(positions), durableLsn, prefixDurable, now);
     this.#state = state;
     this.#reserve = this.#reserveFor(state);
   }
@@ -181,7 +181,7 @@ export class SegmentWriter {
   seal(now: number): void {
     this.#file.sync();
     const payload = encodeSeal({ state: this.#state, index: this.#index }, this.info.endOffset);
-    this.#writeOwn(FrameType.Seal, payload, this.info.lastLsn, now);
+    this.#writeOwn(FrameType.Seal, payload, this.info.lastLsn, true, now);
     this.#file.sync();
     this.info.state = 'sealed';
     this.info.endCrc = this.#lastHeaderCrc;
@@ -197,9 +197,18 @@ export class SegmentWriter {
     this.#file.close();
   }
 
-  #writeOwn(type: number, payload: Uint8Array, durableLsn: number, now: number): void {
+  #writeOwn(type: number, payload: Uint8Array, durableLsn: number, prefixDurable: boolean, now: number): void {
     const { salt, lastLsn } = this.info;
-    const { bytes, headerCrc } = buildFrame(type, payload, lastLsn + 1, durableLsn, salt, now, this.#lastHeaderCrc);
+    const { bytes, headerCrc } = buildFrame(
+      type,
+      payload,
+      lastLsn + 1,
+      durableLsn,
+      salt,
+      now,
+      this.#lastHeaderCrc,
+      prefixDurable ? HeaderFlag.PrefixDurable : 0,
+    );
     // Not noted before it is written: nothing to take back when there is no room for it.
     this.write([bytes], bytes.byteLength);
     this.#lastHeaderCrc = headerCrc;

@@ -4,6 +4,7 @@ import {
   FRAME_MAGIC,
   type FrameHeader,
   frameBytes,
+  HeaderFlag,
   readFrameHeader,
   type Salt,
 } from '../format/frame.js';
@@ -102,10 +103,17 @@ export function* walkFrames(window: Window, offset: number, expected: Expectatio
   }
 }
 
+export interface LaterFrame {
+  /** The highest durable LSN that any of them is stamped with. */
+  durableLsn: number;
+  /** One of them says that everything before it was on stable storage when it was written. */
+  provesPrefix: boolean;
+}
+
 /** What lies behind the last valid frame of a segment. */
 export interface Remains {
-  /** Valid frame headers of this very segment: the highest durable LSN that any of them is stamped with. */
-  laterFrame: { durableLsn: number } | undefined;
+  /** What the valid frame headers of this very segment say that stand there. */
+  laterFrame: LaterFrame | undefined;
   /** Offset behind the last byte that is not zero; the start when all are. */
   end: number;
 }
@@ -132,14 +140,23 @@ export function* headersIn(
 /** Looks through `[offset, end of file)` for later frames of this segment and for anything that is not zero. */
 export function searchRemains(window: Window, offset: number, salt: Salt): Remains {
   const remains: Remains = { laterFrame: undefined, end: offset };
+  // Payloads of later frames are not searched: a record may hold a copy of a frame.
+  let from = offset;
   for (let base = offset; base < window.fileBytes; base += WINDOW_BYTES - SEARCH_OVERLAP_BYTES) {
     const bytes = window.at(base, WINDOW_BYTES);
     const last = lastNonZero(bytes);
     if (last < 0) continue;
     remains.end = base + last + 1;
-    for (const { header } of headersIn(bytes, base, salt)) {
-      const known = remains.laterFrame?.durableLsn ?? 0;
-      remains.laterFrame = { durableLsn: Math.max(known, header.durableLsn) };
+    for (const { header, offset: at } of headersIn(bytes, base, salt)) {
+      if (at < from) continue;
+      from = at + frameBytes(header.storedBytes);
+      const known = remains.laterFrame;
+      // The frame that does not hold may have a valid header itself, and says nothing about what is behind it.
+      const provesPrefix = at !== offset && (header.flags & HeaderFlag.PrefixDurable) !== 0;
+      remains.laterFrame = {
+        durableLsn: Math.max(known?.durableLsn ?? 0, header.durableLsn),
+        provesPrefix: (known?.provesPrefix ?? false) || provesPrefix,
+      };
     }
   }
   return remains;

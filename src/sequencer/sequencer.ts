@@ -1,6 +1,6 @@
 import { toPlainError, WalError } from '../errors.js';
 import { crc32 } from '../format/checksum.js';
-import { Field, FRAME_HEADER_BYTES, type Salt, writeSequencerFields } from '../format/frame.js';
+import { Field, FRAME_HEADER_BYTES, HeaderFlag, type Salt, writeSequencerFields } from '../format/frame.js';
 import { Level } from '../format/levels.js';
 import type { IndexEntry } from '../format/seal.js';
 import { type Predecessor, SegmentFlag } from '../format/segment-header.js';
@@ -176,7 +176,8 @@ export class Sequencer {
       this.#commitOs();
       this.#control.add(Counter.groups, 1);
       this.#dirtySince ??= this.#host.now();
-      if ((group.flags & FrameFlag.WantsDisk) !== 0) this.#sync();
+      // Also by time alone: a log that is never idle must not keep its `os` records unsynced for ever.
+      if ((group.flags & FrameFlag.WantsDisk) !== 0 || this.timeToFlush() === 0) this.#sync();
       this.#askForSpare();
     }
     group.clear();
@@ -224,7 +225,7 @@ export class Sequencer {
     try {
       if (!this.#current.hasRoom(FRAME_HEADER_BYTES)) return;
       this.#stampedLsn = this.#durableLsn;
-      this.#current.writeStamp(this.#durableLsn, this.#now());
+      this.#current.writeStamp(this.#durableLsn, this.#dirtySince === undefined, this.#now());
       this.#dirtySince ??= this.#host.now();
     } catch (error) {
       if (!isFull(error)) this.#poison(error);
@@ -258,7 +259,7 @@ export class Sequencer {
       const state = change(this.#state);
       this.#ensureState(state);
       this.#state = state;
-      this.#current!.writeState(state, this.#durableLsn, this.#now());
+      this.#current!.writeState(state, this.#durableLsn, this.#dirtySince === undefined, this.#now());
       this.#dirtySince ??= this.#host.now();
       this.#sync();
       return state;
@@ -275,7 +276,7 @@ export class Sequencer {
       const state = withPositions(this.#state, positions);
       this.#ensureState(state);
       this.#state = state;
-      this.#current!.writePositions(positions, state, this.#durableLsn, this.#now());
+      this.#current!.writePositions(positions, state, this.#durableLsn, this.#dirtySince === undefined, this.#now());
       this.#dirtySince ??= this.#host.now();
       return state;
     });
@@ -396,6 +397,8 @@ export class Sequencer {
     let found = false;
     for (let i = 0; i < members.length; i++) {
       const member = members[(this.#turn + i) % members.length];
+      // Looked at before the frames: what a producer published before it closed is seen below.
+      const { closing } = member;
       while (member.ring.state(member.taken) === FrameState.Ready) {
         const bytes = member.ring.descriptors[member.ring.descriptor(member.taken) + Descriptor.bytes];
         if (this.#group.frames > 0 && (this.#group.bytes + bytes > GROUP_BYTES || !this.#hasRoom(bytes))) {
@@ -407,7 +410,7 @@ export class Sequencer {
         if (this.#ensureRoom(bytes)) this.#take(member);
         else this.#reject(member);
       }
-      if (member.closing && member.unwritten === 0) this.#forget(member);
+      if (closing && member.unwritten === 0) this.#forget(member);
     }
     if (members.length > 0) this.#turn = (this.#turn + 1) % members.length;
     this.#group.finish();
@@ -460,6 +463,7 @@ export class Sequencer {
     }
     const now = this.#now();
     const { salt, endOffset } = current.info;
+    const first = this.#group.frames === 0 && this.#dirtySince === undefined;
     const crc = writeSequencerFields(
       view,
       data,
@@ -469,6 +473,7 @@ export class Sequencer {
       salt,
       now,
       current.lastHeaderCrc,
+      first ? HeaderFlag.PrefixDurable : 0,
     );
     this.#stampedLsn = this.#durableLsn;
     current.noteFrame(endOffset + this.#group.bytes, this.#nextLsn, records, now, crc);

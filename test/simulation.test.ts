@@ -1,0 +1,106 @@
+import t from 'tap';
+import { allSteps, runSeed, shrink, traceOf } from './simulation/explore.js';
+import { Violation } from './simulation/model.js';
+import { Random } from './simulation/random.js';
+import { SimulatedDisk } from './simulation/simulated-disk.js';
+import type { Tally } from './simulation/simulation.js';
+
+const SEEDS = 150;
+
+t.test('no promise is broken on a simulated disk, through thousands of crashes, faults and flipped bits', async (t) => {
+  const tally: Tally = { crashes: 0, recoveries: 0, records: 0, points: new Set() };
+  for (let seed = 1; seed <= SEEDS; seed++) {
+    const failure = await runSeed(seed, allSteps(), tally);
+    if (failure === undefined) continue;
+    const smallest = await shrink(failure);
+    t.comment((await traceOf(smallest)).join('\n'));
+    t.comment(`node dist/test/simulation/main.js --seed ${seed}; the smallest run: steps ${smallest.steps.join(' ')}`);
+    throw smallest.error;
+  }
+  t.comment(`${tally.crashes} crashes at ${tally.points.size} points, ${tally.records} records read back`);
+  t.ok(tally.crashes > SEEDS * 20, 'it crashed often');
+  t.ok(tally.points.size > 80, 'and in many places');
+});
+
+t.test('the same seed gives the same run', async (t) => {
+  const lines = async () => {
+    const trace: string[] = [];
+    await runSeed(99, allSteps(20), undefined, (line) => trace.push(line.replace(/[0-9a-f]{12}\.tmp/g, '')));
+    return trace;
+  };
+  t.same(await lines(), await lines());
+});
+
+t.test('the judge is awake: a log that loses what it promised is caught', async (t) => {
+  const { open } = SimulatedDisk.prototype;
+  const caught = new Set<string>();
+  t.teardown(() => {
+    SimulatedDisk.prototype.open = open;
+  });
+  // A disk whose files lie about being synced.
+  SimulatedDisk.prototype.open = function (name, mode) {
+    const file = open.call(this, name, mode);
+    return { ...file, sync: () => undefined };
+  };
+  for (let seed = 1; seed <= 10; seed++) {
+    const failure = await runSeed(seed, allSteps());
+    if (failure?.error instanceof Violation) caught.add(failure.error.invariant);
+    else if (failure !== undefined) caught.add((failure.error as NodeJS.ErrnoException).code ?? 'error');
+  }
+  t.ok(caught.has('Durable') || caught.has('ERR_WAL_CORRUPT'), [...caught].join());
+});
+
+t.test('the simulated disk keeps what was synced and may lose, keep or tear what was not', (t) => {
+  const seen = new Set<string>();
+  for (let seed = 0; seed < 200; seed++) {
+    const disk = new SimulatedDisk(new Random(seed));
+    const file = disk.open('file', 'create');
+    file.write([Buffer.alloc(1024, 1)], 0);
+    file.sync();
+    disk.syncFolder();
+    file.write([Buffer.alloc(512, 2)], 512);
+    disk.restart('power');
+    const bytes = Buffer.alloc(1024);
+    disk.open('file', 'read').read(bytes, 0);
+    t.ok(bytes.subarray(0, 512).every((byte) => byte === 1));
+    const [first, last] = [bytes[512], bytes[1023]];
+    seen.add(first === last ? (first === 1 ? 'lost' : 'kept') : 'torn');
+  }
+  t.same([...seen].sort(), ['kept', 'lost', 'torn']);
+  t.end();
+});
+
+t.test('on the simulated disk the sync of a file does not make its name durable', (t) => {
+  const found = new Set<boolean>();
+  for (let seed = 0; seed < 50; seed++) {
+    const disk = new SimulatedDisk(new Random(seed));
+    const file = disk.open('file', 'create');
+    file.write([Buffer.alloc(10)], 0);
+    file.sync();
+    disk.restart('power');
+    found.add(disk.list().includes('file'));
+  }
+  t.equal(found.size, 2);
+  t.end();
+});
+
+t.test('after a failed sync the next one succeeds, though the platter does not have the bytes', (t) => {
+  const after = new Set<number>();
+  for (let seed = 0; seed < 50; seed++) {
+    const disk = new SimulatedDisk(new Random(seed));
+    const file = disk.open('file', 'create');
+    disk.syncFolder();
+    file.write([Buffer.alloc(512)], 0);
+    file.sync();
+    file.write([Buffer.alloc(512, 7)], 0);
+    disk.arm({ failAt: 1 });
+    t.throws(() => file.sync(), { code: 'EIO' });
+    file.sync();
+    disk.restart('power');
+    const bytes = Buffer.alloc(1);
+    disk.open('file', 'read').read(bytes, 0);
+    after.add(bytes[0]);
+  }
+  t.same([...after].sort(), [0, 7]);
+  t.end();
+});

@@ -1,0 +1,111 @@
+import type { WalRecord } from '../../src/format/record.js';
+import { EMPTY_STATE, type LogState } from '../../src/format/state.js';
+import { idOf } from './records.js';
+import type { Progress, SentFrame } from './ring-producer.js';
+
+/** A promise of the log was broken. `invariant`: its name in the list of invariants. */
+export class Violation extends Error {
+  readonly invariant: string;
+
+  constructor(invariant: string, message: string) {
+    super(`${invariant}: ${message}`);
+    this.name = 'Violation';
+    this.invariant = invariant;
+  }
+}
+
+export function hold(condition: boolean, invariant: string, message: () => string): asserts condition {
+  if (!condition) throw new Violation(invariant, message());
+}
+
+interface Place {
+  id: number;
+  producer: number;
+  /** Last LSN of the atomic append that the record belongs to. */
+  lastOfAppend: number;
+}
+
+/** What the log promised so far, and what it must never show again. */
+export class Model implements Progress {
+  /** By LSN - 1: what was given that LSN. */
+  readonly #places: Place[] = [];
+  /** Numbers of records that were cut off or refused. */
+  readonly #buried = new Set<number>();
+  /** Highest LSNs acknowledged at `os` and at `disk`. */
+  os = 0;
+  disk = 0;
+  /** The state as it was last acknowledged, and as it may be if a change of it was cut short. */
+  state: LogState = EMPTY_STATE;
+  attempted: LogState | undefined;
+
+  /** The highest LSN ever given that may still be there. */
+  get last(): number {
+    return this.#places.length;
+  }
+
+  sequenced(frame: SentFrame): void {
+    const ends = [...frame.appends.slice(1), frame.ids.length];
+    let append = 0;
+    frame.ids.forEach((id, i) => {
+      if (i === ends[append]) append++;
+      const lsn = frame.firstLsn + i;
+      hold(this.#places[lsn - 1] === undefined, 'Forward', () => `LSN ${lsn} was given twice`);
+      const lastOfAppend = frame.firstLsn + ends[append] - 1;
+      this.#places[lsn - 1] = { id, producer: frame.producer, lastOfAppend };
+    });
+  }
+
+  rejected(frame: SentFrame): void {
+    for (const id of frame.ids) this.#buried.add(id);
+  }
+
+  written(frame: SentFrame): void {
+    this.os = Math.max(this.os, frame.firstLsn + frame.ids.length - 1);
+  }
+
+  synced(frame: SentFrame): void {
+    this.disk = Math.max(this.disk, frame.firstLsn + frame.ids.length - 1);
+  }
+
+  /** Recovery says that the log ends at `last`: may it? */
+  checkEnd(last: number, promised: number): void {
+    hold(last >= promised, 'Durable', () => `the log ends at LSN ${last}, LSN ${promised} had been promised`);
+    hold(last <= this.last, 'Honest', () => `the log ends at LSN ${last}, only ${this.last} were given`);
+    const { lastOfAppend } = this.#places[last - 1] ?? { lastOfAppend: 0 };
+    hold(lastOfAppend <= last, 'Whole', () => `an atomic append up to LSN ${lastOfAppend} ends at ${last}`);
+  }
+
+  checkState(state: LogState): void {
+    const found = JSON.stringify(state);
+    const allowed = [this.state, this.attempted].map((candidate) => JSON.stringify(candidate));
+    hold(allowed.includes(found), 'Durable', () => `the state is ${found} and should be ${allowed.join(' or ')}`);
+  }
+
+  /** What was read must be exactly `[first, last]`. */
+  checkRecords(records: readonly WalRecord[], first: number, last: number): void {
+    const lastIds = new Map<number, number>();
+    records.forEach((record, i) => {
+      const lsn = first + i;
+      hold(record.lsn === lsn, 'Prefix', () => `LSN ${record.lsn} follows LSN ${lsn - 1}`);
+      const id = idOf(record);
+      hold(id !== undefined, 'Honest', () => `LSN ${lsn} was never appended like this`);
+      hold(!this.#buried.has(id), 'Buried', () => `record ${id} came back as LSN ${lsn}`);
+      const place = this.#places[lsn - 1];
+      hold(place?.id === id, 'Honest', () => `LSN ${lsn} is record ${id}, it should be ${place?.id}`);
+      const before = lastIds.get(place.producer) ?? 0;
+      hold(id > before, 'Honest', () => `record ${id} of producer ${place.producer} comes after its record ${before}`);
+      lastIds.set(place.producer, id);
+    });
+    const end = first + records.length - 1;
+    hold(end === Math.max(last, first - 1), 'Prefix', () => `reading ends at LSN ${end} and should at ${last}`);
+  }
+
+  /** The log goes on from here: everything behind `last` is cut off for good, and everything before it is promised. */
+  recovered(last: number, state: LogState): void {
+    for (const place of this.#places.splice(last)) this.#buried.add(place.id);
+    this.os = last;
+    this.disk = last;
+    this.state = state;
+    this.attempted = undefined;
+  }
+}

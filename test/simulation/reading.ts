@@ -1,0 +1,53 @@
+import type { WalRecord } from '../../src/format/record.js';
+import { Catalog } from '../../src/reader/catalog.js';
+import type { LogSource } from '../../src/reader/log-source.js';
+import { readLog } from '../../src/reader/read-log.js';
+import { readHeader, withFile } from '../../src/segments/read-segment.js';
+import { Window, walkFrames } from '../../src/segments/walk.js';
+import { readableFiles, type SimulatedDisk } from './simulated-disk.js';
+
+/** Everything from `low` (or `from`) to `to`, by the package's own reader. */
+export async function readAll(disk: SimulatedDisk, low: number, to: number, from?: number): Promise<WalRecord[]> {
+  const records: WalRecord[] = [];
+  const source: LogSource = {
+    catalog: new Catalog(readableFiles(disk)),
+    low: () => low,
+    promised: () => to,
+    readable: () => to,
+    liveEnd: () => undefined,
+    liveIndex: () => Promise.resolve(undefined),
+    watermark: () => to,
+    reached: () => Promise.resolve(false),
+  };
+  const request = { from, to, follow: undefined, signal: new AbortController().signal };
+  for await (const batch of readLog(source, request)) records.push(...batch);
+  return records;
+}
+
+/** What the valid frames of a segment say. */
+export interface Frames {
+  headerBytes: number;
+  /** Behind the last one. */
+  end: number;
+  /** The highest durable LSN that one of them is stamped with. */
+  stamp: number;
+  count: number;
+  types: number[];
+  offsets: number[];
+}
+
+export function framesOf(disk: SimulatedDisk, name: string): Frames {
+  return withFile(disk, name, (file) => {
+    const { headerBytes, salt, firstLsn, headerCrc } = readHeader(file);
+    const frames: Frames = { headerBytes, end: headerBytes, stamp: 0, count: 0, types: [], offsets: [] };
+    const start = { salt, lsn: firstLsn, previousCrc: headerCrc };
+    for (const { header, offset, payload } of walkFrames(new Window(file), headerBytes, start)) {
+      frames.end = offset + 64 + payload.byteLength;
+      frames.stamp = Math.max(frames.stamp, header.durableLsn);
+      frames.count++;
+      frames.types.push(header.type);
+      frames.offsets.push(offset);
+    }
+    return frames;
+  });
+}

@@ -1,0 +1,148 @@
+import { crc32 } from '../../src/format/checksum.js';
+import { Field, FRAME_HEADER_BYTES, FrameType, writeEncoderFields } from '../../src/format/frame.js';
+import { align8 } from '../../src/format/integers.js';
+import { DESCRIPTORS, Descriptor, FrameFlag, FrameOutcome, FrameState, Ring, RingSlot } from '../../src/ring/ring.js';
+import { encodedBytes, writeRecord } from './records.js';
+
+/** A frame in flight: the numbers of its records, and what its producer waits for. */
+export interface SentFrame {
+  producer: number;
+  ids: number[];
+  /** Where each append of it begins, as indices into `ids`: what lies between two of them is atomic. */
+  appends: number[];
+  level: number;
+  /** Ring offset behind the frame. */
+  end: number;
+  /** 0 until it was sequenced. */
+  firstLsn: number;
+}
+
+export interface Progress {
+  sequenced(frame: SentFrame): void;
+  rejected(frame: SentFrame): void;
+  written(frame: SentFrame): void;
+  synced(frame: SentFrame): void;
+}
+
+/**
+ * The append side of one thread, without promises or an event loop: publishes frames as the Appender does, and takes
+ * in the actor's counters when it is told to.
+ */
+export class RingProducer {
+  readonly id: number;
+  readonly ring: Ring;
+  #frames: SentFrame[] = [];
+  #head = 0;
+  #tail = 0;
+  #published = 0;
+  #sequenced = 0;
+  #written = 0;
+  #synced = 0;
+
+  constructor(id: number, ringBytes: number) {
+    this.id = id;
+    this.ring = Ring.allocate(ringBytes);
+  }
+
+  /** As new, for the next run of the log. */
+  reset(): void {
+    this.ring.head.fill(0);
+    this.ring.descriptors.fill(0);
+    this.#frames = [];
+    this.#head = this.#tail = this.#published = this.#sequenced = this.#written = this.#synced = 0;
+  }
+
+  get inFlight(): number {
+    return this.#published - this.#written;
+  }
+
+  /** Publishes one frame of these records; undefined when the ring has no room for it now. */
+  publish(ids: number[], appends: number[], level: number, checksum: boolean): SentFrame | undefined {
+    const { ring } = this;
+    const most = FRAME_HEADER_BYTES + ids.reduce((sum, id) => sum + encodedBytes(id), 0) + 8;
+    const start = this.#reserve(most);
+    if (start === undefined) return undefined;
+    let cursor = start + FRAME_HEADER_BYTES;
+    for (const id of ids) cursor = writeRecord(ring.data, cursor, id);
+    const storedBytes = cursor - start - FRAME_HEADER_BYTES;
+    const bytes = align8(cursor - start);
+    ring.data.fill(0, cursor, start + bytes);
+    writeEncoderFields(ring.view, start, FrameType.Records, storedBytes, storedBytes, ids.length);
+    let flags = FrameFlag.WantsMemory << level;
+    if (checksum) {
+      ring.view.setUint32(
+        start + Field.payloadCrc,
+        crc32(ring.data.subarray(start + FRAME_HEADER_BYTES, cursor)),
+        true,
+      );
+    } else flags |= FrameFlag.NeedsCrc;
+    const at = ring.descriptor(this.#published);
+    ring.descriptors[at + Descriptor.offset] = start;
+    ring.descriptors[at + Descriptor.bytes] = bytes;
+    ring.descriptors[at + Descriptor.flags] = flags;
+    this.#head += bytes;
+    const frame = { producer: this.id, ids, appends, level, end: this.#head, firstLsn: 0 };
+    this.#frames[this.#published % DESCRIPTORS] = frame;
+    ring.setState(this.#published++, FrameState.Ready);
+    return frame;
+  }
+
+  /** Takes in what the actor's counters say. */
+  collect(progress: Progress): void {
+    const { ring } = this;
+    for (let n = ring.ahead(RingSlot.sequenced, this.#sequenced); n > 0; n--) {
+      const frame = this.#frame(this.#sequenced);
+      const at = ring.descriptor(this.#sequenced++);
+      if (ring.descriptors[at + Descriptor.outcome] === FrameOutcome.NoSpace) {
+        progress.rejected(frame);
+        continue;
+      }
+      frame.firstLsn = ring.lsn(at);
+      progress.sequenced(frame);
+    }
+    for (let n = ring.ahead(RingSlot.written, this.#written); n > 0; n--) {
+      const frame = this.#frame(this.#written++);
+      this.#tail = frame.end;
+      if (frame.firstLsn > 0) progress.written(frame);
+    }
+    for (let n = ring.ahead(RingSlot.synced, this.#synced); n > 0; n--) {
+      const frame = this.#frame(this.#synced++);
+      if (frame.firstLsn > 0) progress.synced(frame);
+    }
+    if (this.#sequenced > this.#published || this.#written > this.#sequenced || this.#synced > this.#written) {
+      throw new Error(
+        `Ring ${this.id}: counters ${this.#sequenced}, ${this.#written}, ${this.#synced} are out of step.`,
+      );
+    }
+  }
+
+  /**
+   * After a crash: frames that had an LSN, and perhaps were written, when nobody had been told of it yet. They may be
+   * there afterwards, at that LSN.
+   */
+  collectInFlight(progress: Pick<Progress, 'sequenced'>): void {
+    const { ring } = this;
+    for (let n = this.#sequenced; n < this.#published && ring.state(n) === FrameState.Taken; n++) {
+      const at = ring.descriptor(n);
+      if (ring.descriptors[at + Descriptor.outcome] !== FrameOutcome.Written) continue;
+      const frame = this.#frame(n);
+      frame.firstLsn = ring.lsn(at);
+      progress.sequenced(frame);
+    }
+  }
+
+  #frame(number: number): SentFrame {
+    return this.#frames[number % DESCRIPTORS];
+  }
+
+  #reserve(bytes: number): number | undefined {
+    const { dataBytes } = this.ring;
+    if (this.#published - this.#synced >= DESCRIPTORS) return undefined;
+    const start = this.#head % dataBytes;
+    const skip = start + bytes > dataBytes ? dataBytes - start : 0;
+    if (this.#head === this.#tail) this.#tail += skip;
+    if (this.#head + skip - this.#tail + bytes > dataBytes) return undefined;
+    this.#head += skip;
+    return this.#head % dataBytes;
+  }
+}
