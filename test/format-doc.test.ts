@@ -117,8 +117,9 @@ t.test('each part of it encodes to the same bytes again', async (t) => {
 });
 
 function encodeAgain({ at, header: frame, payload }: Frame, previousCrc: number) {
-  const { type, firstLsn, durableLsn, timestamp, records } = frame;
-  const own = (bytes: Uint8Array) => buildFrame(type, bytes, firstLsn, durableLsn, header.salt, timestamp, previousCrc);
+  const { type, flags, firstLsn, durableLsn, timestamp, records } = frame;
+  const own = (bytes: Uint8Array) =>
+    buildFrame(type, bytes, firstLsn, durableLsn, header.salt, timestamp, previousCrc, flags);
   if (type === FrameType.State) return own(encodeState(decodeState(payload)));
   if (type === FrameType.Seal) return own(encodeSeal(decodeSeal(payload), at));
   const bytes = new Uint8Array(frameBytes(payload.byteLength));
@@ -126,7 +127,17 @@ function encodeAgain({ at, header: frame, payload }: Frame, previousCrc: number)
   bytes.set(payload, FRAME_HEADER_BYTES);
   writeEncoderFields(view, 0, type, payload.byteLength, payload.byteLength, records);
   view.setUint32(Field.payloadCrc, crc32(payload), true);
-  const headerCrc = writeSequencerFields(view, bytes, 0, firstLsn, durableLsn, header.salt, timestamp, previousCrc);
+  const headerCrc = writeSequencerFields(
+    view,
+    bytes,
+    0,
+    firstLsn,
+    durableLsn,
+    header.salt,
+    timestamp,
+    previousCrc,
+    flags,
+  );
   return { bytes, headerCrc };
 }
 
