@@ -63,6 +63,7 @@ export function decodeRecords(
   let at = start;
   let lsn = firstLsn;
   for (let i = 0; i < count; i++, lsn++) {
+    if (at >= end) throw malformed(lsn);
     let prefix = bytes[at++];
     if (prefix >= 0x80) {
       prefix &= 0x7f;

@@ -23,6 +23,8 @@ export const SEGMENT_PRELUDE_BYTES = 128;
 export const FORMAT_VERSION = 1;
 const MAGIC = [0x52, 0x49, 0x4e, 0x47, 0x57, 0x41, 0x4c, 0x00];
 const KNOWN_INCOMPATIBLE_BITS = 0;
+/** No header is larger. Whatever claims to be is a forgery, and no memory is set aside for it. */
+const MAX_HEADER_BYTES = 256 * 1024 * 1024;
 
 export const SegmentFlag = {
   /** The file held another segment before: bytes behind the last frame may be that one's. */
@@ -137,6 +139,7 @@ export function decodePrelude(name: string, block: Uint8Array): SegmentPrelude {
   const headerBytes = view.getUint32(12, true);
   if (headerBytes < segmentHeaderBytes(view.getUint32(112, true)))
     throw damaged(name, 'states a header size that is too small');
+  if (headerBytes > MAX_HEADER_BYTES) throw damaged(name, 'states a header size that is too large');
   return {
     headerBytes,
     headerCrc,

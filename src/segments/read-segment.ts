@@ -73,11 +73,12 @@ function readSealAtEnd(file: StorageFile, header: SegmentHeader): SegmentContent
 
 /** The content of a segment whose seal starts at `offset` and ends at `end`, if a valid one does. */
 function sealAt(file: StorageFile, header: SegmentHeader, offset: number, end: number): SegmentContent | undefined {
-  const bytes = new Uint8Array(end - offset);
-  file.read(bytes, offset);
-  const frame = readFrameHeader(new DataView(bytes.buffer), bytes, 0, header.salt);
-  if (frame?.type !== FrameType.Seal || frame.storedBytes !== bytes.byteLength - FRAME_HEADER_BYTES) return undefined;
-  const payload = bytes.subarray(FRAME_HEADER_BYTES);
+  const head = new Uint8Array(FRAME_HEADER_BYTES);
+  file.read(head, offset);
+  const frame = readFrameHeader(new DataView(head.buffer), head, 0, header.salt);
+  if (frame?.type !== FrameType.Seal || offset + FRAME_HEADER_BYTES + frame.storedBytes !== end) return undefined;
+  const payload = new Uint8Array(frame.storedBytes);
+  file.read(payload, offset + FRAME_HEADER_BYTES);
   if (crc32(payload) !== frame.payloadCrc) return undefined;
   return {
     sealed: true,
