@@ -7,7 +7,7 @@ import { RECORD_OVERHEAD_BYTES, RecordKind, writeRecordPrefix } from '../format/
 import { type Control, LogPhase } from '../ring/control.js';
 import { DESCRIPTORS, Descriptor, FrameFlag, FrameOutcome, FrameState, type Ring, RingSlot } from '../ring/ring.js';
 import type { Bytes } from '../types.js';
-import { byteLength, closedError, tooLarge } from './arguments.js';
+import { byteLength, closedError, copyBytes, tooLarge } from './arguments.js';
 import { PendingFrame, type Reject, type Resolve } from './pending-frame.js';
 import { Poller } from './poller.js';
 import { WaitingLine } from './waiting-line.js';
@@ -441,8 +441,4 @@ function writeBytes(target: Buffer, at: number, value: Bytes): number {
 /** The caller may reuse its buffers as soon as the append returns. */
 function copyEntry({ kind, key, value }: Entry): Entry {
   return { kind, key: copyBytes(key), value: copyBytes(value) };
-}
-
-function copyBytes(value: Bytes | undefined): Bytes | undefined {
-  return typeof value === 'object' ? Uint8Array.prototype.slice.call(value) : value;
 }

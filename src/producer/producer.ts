@@ -12,6 +12,7 @@ import {
   checkOptions,
   checkSignal,
   closedError,
+  copyBytes,
 } from './arguments.js';
 import type { Reject, Resolve } from './pending-frame.js';
 
@@ -69,9 +70,11 @@ export class RecordWriter {
         throw invalidArgument('appendMany takes an iterable of strings or Uint8Arrays.');
       }
       const entries: Entry[] = [];
-      for (const value of payloads) {
-        checkBytes(value, `Payload ${entries.length}`);
-        entries.push({ kind: RecordKind.Data, key: undefined, value });
+      // A generator may yield one buffer over and over; the items of an array stay what they are.
+      const stable = Array.isArray(payloads);
+      for (const payload of payloads) {
+        checkBytes(payload, `Payload ${entries.length}`);
+        entries.push({ kind: RecordKind.Data, key: undefined, value: stable ? payload : copyBytes(payload) });
       }
       return entries;
     }, options);
