@@ -14,7 +14,7 @@ export interface CatalogEntry {
 /** The segments of a log in order, from their headers. Ids are never reused, so a header is read once. */
 export class Catalog {
   readonly files: ReadableFiles;
-  readonly #headers = new Map<string, SegmentHeader>();
+  #headers: ReadonlyMap<string, SegmentHeader> = new Map();
   #entries: CatalogEntry[] = [];
 
   constructor(files: ReadableFiles) {
@@ -29,23 +29,23 @@ export class Catalog {
   /** Looks at the directory again. `onDamage` gets the headers that cannot be read; without it they throw. */
   async refresh(onDamage?: (name: string, error: unknown) => void): Promise<readonly CatalogEntry[]> {
     const names = (await this.files.list()).filter((name) => segmentIdOf(name) !== undefined);
-    const present = new Set(names);
-    for (const name of this.#headers.keys()) if (!present.has(name)) this.#headers.delete(name);
+    // A map of its own: reads may run at once, and one's older list must not take from another what it has just read.
+    const headers = new Map<string, SegmentHeader>();
     for (const name of names) {
-      if (this.#headers.has(name)) continue;
       try {
-        const header = await this.#readHeader(name);
-        if (header !== undefined) this.#headers.set(name, header);
+        const header = this.#headers.get(name) ?? (await this.#readHeader(name));
+        if (header !== undefined) headers.set(name, header);
       } catch (error) {
         if (onDamage === undefined) throw error;
         onDamage(name, error);
       }
     }
-    const found = names.filter((name) => this.#headers.has(name));
+    this.#headers = headers;
+    const found = names.filter((name) => headers.has(name));
     this.#entries = found.map((name, i) => ({
       name,
-      header: this.#headers.get(name)!,
-      next: this.#headers.get(found[i + 1]),
+      header: headers.get(name)!,
+      next: headers.get(found[i + 1]),
     }));
     return this.#entries;
   }

@@ -54,11 +54,25 @@ export interface Recovered {
 
 const NO_END: LogEnd = { segmentId: 0, lastLsn: 0, endOffset: 0, headerCrc: 0 };
 
+/** How often a directory is looked at again because a writer cleaned up meanwhile. */
+const MOST_LOOKS = 10;
+
 /**
  * Finds out what a directory holds, without changing anything in it. Reads every segment's header, and the frames of the
- * last segment alone. Throws `ERR_WAL_CORRUPT` for damage to anything that was promised.
+ * last segment alone. Throws `ERR_WAL_CORRUPT` for damage to anything that was promised. A writer may be at work in it.
  */
 export function inspectLog(storage: Storage, mode: RecoveryMode): Recovered {
+  for (let looks = 1; ; looks++) {
+    try {
+      return inspectOnce(storage, mode);
+    } catch (error) {
+      const gone = (error as NodeJS.ErrnoException).code === 'ENOENT';
+      if (!gone || looks === MOST_LOOKS) throw error;
+    }
+  }
+}
+
+function inspectOnce(storage: Storage, mode: RecoveryMode): Recovered {
   const names = storage.list();
   const all = names.filter((name) => segmentIdOf(name) !== undefined);
   const headers = all.map((name) => withFile(storage, name, readHeader));

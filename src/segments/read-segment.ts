@@ -1,6 +1,6 @@
 import { corrupt } from '../errors.js';
 import { crc32 } from '../format/checksum.js';
-import { FRAME_HEADER_BYTES, FrameType, readFrameHeader } from '../format/frame.js';
+import { FRAME_HEADER_BYTES, FrameType, frameBytes, readFrameHeader } from '../format/frame.js';
 import { decodeSeal, readSealFooter, SEAL_FOOTER_BYTES, type Seal } from '../format/seal.js';
 import { decodeSegmentHeader, SegmentFlag, type SegmentHeader } from '../format/segment-header.js';
 import { decodeState, type LogState } from '../format/state.js';
@@ -50,8 +50,7 @@ export interface SegmentContent {
  * from behind: a sealed segment is not read again at open.
  */
 export function readContent(file: StorageFile, header: SegmentHeader): SegmentContent {
-  const window = new Window(file);
-  return readSealAtEnd(file, header) ?? readFrames(window, header);
+  return readSealAtEnd(file, header) ?? readFrames(file, header);
 }
 
 function readSealAtEnd(file: StorageFile, header: SegmentHeader): SegmentContent | undefined {
@@ -83,7 +82,11 @@ function sealAt(file: StorageFile, header: SegmentHeader, offset: number, end: n
   };
 }
 
-function readFrames(window: Window, header: SegmentHeader): SegmentContent {
+/**
+ * Reads the frames to the last that holds. A writer may be at work while a read-only open looks: a later frame that is
+ * found may have been written after this one was looked at. So what is missing is looked for once more, behind it.
+ */
+function readFrames(file: StorageFile, header: SegmentHeader): SegmentContent {
   const content: SegmentContent = {
     sealed: false,
     lastLsn: header.firstLsn - 1,
@@ -91,22 +94,38 @@ function readFrames(window: Window, header: SegmentHeader): SegmentContent {
     headerCrc: header.headerCrc,
     state: header.state,
     remains: { laterFrame: undefined, end: header.headerBytes },
-    fileBytes: window.fileBytes,
+    fileBytes: 0,
   };
-  const start = { salt: header.salt, lsn: header.firstLsn, previousCrc: header.headerCrc };
-  for (const { header: frame, offset, payload } of walkFrames(window, header.headerBytes, start)) {
+  for (;;) {
+    const window = new Window(file);
+    const from = content.endOffset;
+    content.fileBytes = window.fileBytes;
+    takeFrames(window, header, content);
+    const { laterFrame } = content.remains;
+    const reached = laterFrame !== undefined && content.endOffset > laterFrame.offset;
+    content.remains = { laterFrame: undefined, end: content.endOffset };
+    if (content.sealed || reached) return content;
+    content.remains = searchRemains(window, content.endOffset, header.salt);
+    if (content.remains.laterFrame === undefined || (laterFrame !== undefined && content.endOffset === from)) {
+      return content;
+    }
+  }
+}
+
+/** Goes on where `content` ends, as far as the frames hold. */
+function takeFrames(window: Window, header: SegmentHeader, content: SegmentContent): void {
+  const start = { salt: header.salt, lsn: content.lastLsn + 1, previousCrc: content.headerCrc };
+  for (const { header: frame, offset, payload } of walkFrames(window, content.endOffset, start)) {
     content.lastLsn += frame.records;
-    content.endOffset = offset + FRAME_HEADER_BYTES + Math.ceil(frame.storedBytes / 8) * 8;
+    content.endOffset = offset + frameBytes(frame.storedBytes);
     content.headerCrc = frame.headerCrc;
     if (frame.type === FrameType.State) content.state = decodeState(payload);
     if (frame.type === FrameType.Seal) {
       content.sealed = true;
       content.state = decodeSeal(payload).state;
-      break;
+      return;
     }
   }
-  if (!content.sealed) content.remains = searchRemains(window, content.endOffset, header.salt);
-  return content;
 }
 
 /**

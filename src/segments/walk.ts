@@ -103,8 +103,8 @@ export function* walkFrames(window: Window, offset: number, expected: Expectatio
 
 /** What lies behind the last valid frame of a segment. */
 export interface Remains {
-  /** Valid frame headers of this very segment: the highest durable LSN that any of them is stamped with. */
-  laterFrame: { durableLsn: number } | undefined;
+  /** Valid frame headers of this very segment: the highest durable LSN that any is stamped with, where the last lies. */
+  laterFrame: { durableLsn: number; offset: number } | undefined;
   /** Offset behind the last byte that is not zero; the start when all are. */
   end: number;
 }
@@ -126,7 +126,7 @@ export function searchRemains(window: Window, offset: number, salt: Salt): Remai
       const header = readFrameHeader(view, bytes, at, salt);
       if (header === undefined) continue;
       const known = remains.laterFrame?.durableLsn ?? 0;
-      remains.laterFrame = { durableLsn: Math.max(known, header.durableLsn) };
+      remains.laterFrame = { durableLsn: Math.max(known, header.durableLsn), offset: base + at };
     }
   }
   return remains;

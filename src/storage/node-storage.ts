@@ -70,8 +70,10 @@ export function syncDirectory(directory: string): void {
 class NodeFile implements StorageFile {
   readonly name: string;
   readonly #fd: number;
-  /** Writes return only once they are on stable storage (O_DSYNC), so that `sync` has nothing left to do. */
+  /** Writes return only once they are on stable storage (O_DSYNC), so that only the first `sync` has something to do. */
   readonly #writesAreSynced: boolean;
+  /** What another process or an earlier open wrote without O_DSYNC may still be in the page cache. */
+  #syncedOnce = false;
 
   constructor(name: string, fd: number, writesAreSynced: boolean) {
     this.name = name;
@@ -106,7 +108,9 @@ class NodeFile implements StorageFile {
   }
 
   sync(): void {
-    if (!this.#writesAreSynced) fs.fdatasyncSync(this.#fd);
+    if (this.#writesAreSynced && this.#syncedOnce) return;
+    fs.fdatasyncSync(this.#fd);
+    this.#syncedOnce = true;
   }
 
   truncate(size: number): void {
