@@ -234,7 +234,7 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     const number = checkLevel(level);
     checkOptions(options);
     if (options.signal !== undefined) checkSignal(options.signal);
-    await this.#writable().commits.waitFor(number, lsn, options.signal);
+    await this.#writable().waitFor(number, lsn, options.signal);
   }
 
   /** The highest LSN committed at a level; 0 before the first, and for `replicated` without a replica. */
@@ -300,7 +300,8 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
   async checkpoint(lsn: Lsn): Promise<void> {
     checkLsn(lsn, 'lsn', 0);
     const coordinator = this.#writable();
-    const last = this.watermark('os');
+    // What is sequenced may be checkpointed: the request drains the rings, so it reaches the disk first.
+    const last = this.watermark('memory');
     if (lsn > last) throw invalidArgument(`A checkpoint at LSN ${lsn} is ahead of the log, which ends at LSN ${last}.`);
     if (lsn < this.#state.checkpoint) {
       throw invalidArgument(`A checkpoint at LSN ${lsn} is behind the one at LSN ${this.#state.checkpoint}.`);

@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type OpenOptions, WalError, type WalErrorCode, type WalRecord, WriteAheadLog } from 'ringwal';
+import { type OpenOptions, WalError, type WalErrorCode, type WalEvents, type WalRecord, WriteAheadLog } from 'ringwal';
 import type { Test } from 'tap';
 
 export interface Scope {
@@ -26,6 +26,13 @@ export async function openLog(
   const wal = await WriteAheadLog.open(directory, { segmentBytes: 1024 * 1024, ...options });
   t.teardown(() => wal.close());
   return wal;
+}
+
+type Told<E extends keyof WalEvents> = Parameters<WalEvents[E]>[0];
+
+/** What the log tells with its next event of this name. */
+export function nextEvent<E extends keyof WalEvents>(wal: WriteAheadLog, event: E): Promise<Told<E>> {
+  return new Promise((resolve) => wal.once(event, ((told: Told<E>) => resolve(told)) as never));
 }
 
 export function text(bytes: Uint8Array | undefined): string {

@@ -8,6 +8,9 @@ interface Answer {
   reject: (error: Error) => void;
 }
 
+/** Who may have something in flight: the appends of this thread, and those who wait for a watermark. */
+type Holder = 'appends' | 'waiters';
+
 export interface ActorListener {
   /** A counter of this thread's ring or a watermark moved. */
   wake(): void;
@@ -27,7 +30,7 @@ export class ActorLink {
   #listener: ActorListener | undefined;
   #started: ((ready: ActorReady | Error) => void) | undefined;
   #closing = false;
-  #held = false;
+  readonly #holders = new Set<Holder>();
 
   private constructor(control: Control, data: ActorData) {
     this.#control = control;
@@ -73,10 +76,11 @@ export class ActorLink {
     this.#listener = listener;
   }
 
-  /** While true, the actor keeps the process alive. */
-  hold(busy: boolean): void {
-    if (busy === this.#held) return;
-    this.#held = busy;
+  /** While any holder is busy, the actor keeps the process alive. */
+  hold(holder: Holder, busy: boolean): void {
+    if (busy === this.#holders.has(holder)) return;
+    if (busy) this.#holders.add(holder);
+    else this.#holders.delete(holder);
     this.#updateRef();
   }
 
@@ -146,7 +150,7 @@ export class ActorLink {
   }
 
   #updateRef(): void {
-    if (this.#held || this.#closing || this.#answers.length > 0) this.#worker.ref();
+    if (this.#holders.size > 0 || this.#closing || this.#answers.length > 0) this.#worker.ref();
     else this.#worker.unref();
   }
 }

@@ -110,12 +110,18 @@ export class Coordinator {
     this.#leftUnfinished = ready.unfinished;
     this.#obsolete = ready.obsolete;
     this.#pool = new Pool(options.encoders);
-    this.commits = new Commits(control, (event) => this.#listener.commit(event));
+    this.commits = new Commits(
+      control,
+      (event) => this.#listener.commit(event),
+      (busy) => link.hold('waiters', busy),
+    );
     const { frameBytes, maxRecordBytes } = options;
     this.#appenderOptions = { frameBytes, maxRecordBytes, encodeBytes: POOL_FRAME_BYTES };
     this.appender = new Appender(ring, control, this.#appenderOptions, {
       encode: (frame) => this.#encode(ring, frame),
-      hold: (busy) => link.hold(busy),
+      hold: (busy) => link.hold('appends', busy),
+      // Before the process may end: whoever listens hears of what the appends that have just resolved committed.
+      idle: () => this.commits.interested && this.commits.look(),
       backpressure: (waiting) => this.#listener.backpressure(waiting),
     });
     this.writer = new RecordWriter(this.appender, control, options.level);
@@ -146,6 +152,13 @@ export class Coordinator {
     await this.appender.flushed();
     await Promise.all(this.#encoding);
     await this.#link.request({ op: 'sync' });
+  }
+
+  waitFor(level: number, lsn: number, signal?: AbortSignal): Promise<void> {
+    const reached = this.commits.waitFor(level, lsn, signal);
+    // Nothing moves any more: what has not been reached never will be.
+    if (this.control.phase === LogPhase.Failed) this.commits.rejectAll(this.#link.failure());
+    return reached;
   }
 
   rotate(): Promise<void> {

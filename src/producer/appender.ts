@@ -32,6 +32,8 @@ export interface AppenderHost {
   encode?: (frame: number) => void;
   /** Something is in flight, or nothing is any more: whether the thread must stay alive. */
   hold(busy: boolean): void;
+  /** Nothing is in flight any more. Called before `hold(false)`, and may append. */
+  idle?: () => void;
   /** Appends began or ceased to wait for room in the ring. */
   backpressure(waiting: boolean): void;
 }
@@ -338,6 +340,7 @@ export class Appender {
       this.#failAll(phase === LogPhase.Failed ? this.#indeterminate() : closedError());
     }
     this.#admit();
+    if (!this.#busy) this.#host.idle?.();
     const busy = this.#busy;
     if (!busy) {
       this.#host.hold(false);

@@ -162,7 +162,8 @@ export class Sequencer {
     const wantsSync = (group.flags & FrameFlag.WantsDisk) !== 0;
     if (group.frames > 0) this.#dirtySince ??= this.#host.now();
     group.clear();
-    if (wantsSync) this.#sync();
+    // The interval holds under unbroken load too, when there is never a step with nothing to write.
+    if (wantsSync || this.timeToFlush() === 0) this.#sync();
     return true;
   }
 
@@ -272,6 +273,7 @@ export class Sequencer {
   /** Collects ready frames into the group, ring by ring. Returns false when there were none. */
   #gather(): boolean {
     const members = this.#members;
+    const gone: Member[] = [];
     let found = false;
     for (let i = 0; i < members.length; i++) {
       const member = members[(this.#turn + i) % members.length];
@@ -286,8 +288,10 @@ export class Sequencer {
         if (this.#ensureRoom(bytes)) this.#take(member);
         else this.#reject(member);
       }
-      if (member.closing && member.unwritten === 0) this.#forget(member);
+      if (member.closing && member.unwritten === 0) gone.push(member);
     }
+    // Behind the loop, which counts on the list as it is.
+    for (const member of gone) this.#forget(member);
     if (members.length > 0) this.#turn = (this.#turn + 1) % members.length;
     this.#group.finish();
     return found;
@@ -364,21 +368,25 @@ export class Sequencer {
     member.wake();
   }
 
+  // Watermarks move before the rings' counters: whose append has resolved finds its record below the watermark.
+
   #commitMemory(): void {
+    this.#publish(Level.Memory);
     for (const member of this.#members) {
       member.ring.advance(RingSlot.sequenced, member.unwritten);
     }
-    this.#publish(Level.Memory);
+    this.#announce(Level.Memory);
     if ((this.#group.flags & FrameFlag.WantsMemory) !== 0) this.#wakeWaiting(FrameFlag.WantsMemory);
   }
 
   #commitOs(): void {
+    this.#publish(Level.Os);
     for (const member of this.#members) {
       member.ring.advance(RingSlot.written, member.unwritten);
       member.unsynced += member.unwritten;
       member.unwritten = 0;
     }
-    this.#publish(Level.Os);
+    this.#announce(Level.Os);
     // A producer without space waits for `written`, whatever level its records asked for.
     this.#wakeWaiting(FrameFlag.WantsOs, true);
   }
@@ -393,11 +401,12 @@ export class Sequencer {
   #nowDurable(): void {
     this.#dirtySince = undefined;
     this.#durableLsn = this.#nextLsn - 1;
+    this.#publish(Level.Disk);
     for (const member of this.#members) {
       member.ring.advance(RingSlot.synced, member.unsynced);
       member.unsynced = 0;
     }
-    this.#publish(Level.Disk);
+    this.#announce(Level.Disk);
     this.#wakeWaiting(FrameFlag.WantsDisk);
   }
 
@@ -416,7 +425,10 @@ export class Sequencer {
       control.set(Counter.records, this.#nextLsn - 1 - this.#recoveredLsn);
       if (this.#current) control.set(Counter.segmentOffset, this.#current.info.endOffset);
     }
-    if ((Atomics.load(control.slots, Slot.interest) & (1 << level)) !== 0) this.#wakeOpener();
+  }
+
+  #announce(level: number): void {
+    if ((Atomics.load(this.#control.slots, Slot.interest) & (1 << level)) !== 0) this.#wakeOpener();
   }
 
   /** One message at a time is on its way: the opening thread clears the flag before it looks at the watermarks. */
