@@ -1,4 +1,5 @@
 import { LEVEL_NAMES, Level, type LevelName } from '../format/levels.js';
+import { onAbort } from '../producer/on-abort.js';
 import { type Control, Slot } from '../ring/control.js';
 import type { Lsn } from '../types.js';
 
@@ -71,7 +72,7 @@ export class Commits {
         reject(signal!.reason);
       };
       const done = (settle: () => void) => {
-        signal?.removeEventListener('abort', abort);
+        settled?.();
         settle();
       };
       const waiter: Waiter = {
@@ -79,7 +80,7 @@ export class Commits {
         resolve: () => done(resolve),
         reject: (error) => done(() => reject(error)),
       };
-      signal?.addEventListener('abort', abort, { once: true });
+      const settled = signal && onAbort(signal, abort);
       this.#waiters[level].add(waiter);
       this.#updateInterest();
       // It may have been reached before the actor knew of our interest.

@@ -14,6 +14,7 @@ import {
   closedError,
   copyBytes,
 } from './arguments.js';
+import { onAbort } from './on-abort.js';
 import type { Reject, Resolve } from './pending-frame.js';
 
 /** The LSNs of a batch. An empty batch writes nothing; its `last` is then `first - 1`. */
@@ -150,8 +151,7 @@ export class RecordWriter {
         this.#appender.abandon(waiting);
         reject(signal.reason);
       };
-      signal.addEventListener('abort', abort, { once: true });
-      const settled = () => signal.removeEventListener('abort', abort);
+      const settled = onAbort(signal, abort);
       const onResolve = (first: Lsn) => {
         settled();
         resolve(result(first));
