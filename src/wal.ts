@@ -264,7 +264,7 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     second?: ReplayOptions,
   ): AsyncGenerator<Replayed, void, undefined> | Promise<number> {
     const handler = typeof first === 'function' ? first : undefined;
-    const options = (handler === undefined ? (first as ReplayOptions | undefined) : second) ?? {};
+    const [options = {}] = [handler === undefined ? (first as ReplayOptions | undefined) : second];
     const batches = () => {
       const range = this.#checkRange(options);
       return this.#read(range.from ?? this.#state.checkpoint + 1, range.to, range.signal);
