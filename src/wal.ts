@@ -352,7 +352,10 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     };
   }
 
-  /** Drains, syncs, seals, stops the threads. Idempotent. Afterwards everything rejects with `ERR_WAL_CLOSED`. */
+  /**
+   * Drains, syncs, seals, stops the threads. Idempotent. Afterwards everything rejects with `ERR_WAL_CLOSED`.
+   * Rejects with `ERR_WAL_FAILED` when the end of the log could not be made durable; it is closed then too.
+   */
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
@@ -371,8 +374,11 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
   }
 
   async #close(): Promise<void> {
-    await this.#coordinator?.close();
-    this.emit('close');
+    try {
+      await this.#coordinator?.close();
+    } finally {
+      this.emit('close');
+    }
   }
 
   async #cleanup(coordinator: Coordinator): Promise<CleanupResult> {

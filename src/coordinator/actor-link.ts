@@ -1,5 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import { fromPlainError, WalError } from '../errors.js';
+import { closedError } from '../producer/arguments.js';
 import { type Control, LogPhase, Slot } from '../ring/control.js';
 import type { ActorData, ActorMessage, ActorReady, ActorRequest } from './messages.js';
 
@@ -30,6 +31,7 @@ export class ActorLink {
   #listener: ActorListener | undefined;
   #started: ((ready: ActorReady | Error) => void) | undefined;
   #closing = false;
+  #ended = false;
   readonly #holders = new Set<Holder>();
 
   private constructor(control: Control, data: ActorData) {
@@ -44,6 +46,7 @@ export class ActorLink {
     this.#worker.on('error', (error) => this.#die(error));
     this.#exited = new Promise((resolve) => {
       this.#worker.once('exit', () => {
+        this.#ended = true;
         this.#die(new Error('its thread ended'));
         resolve();
       });
@@ -86,6 +89,8 @@ export class ActorLink {
 
   request<T>(request: ActorRequest): Promise<T> {
     if (this.#control.phase === LogPhase.Failed && request.op !== 'close') return Promise.reject(this.failure());
+    // Nobody is left to answer.
+    if (this.#ended) return Promise.reject(closedError());
     return new Promise<T>((resolve, reject) => {
       this.#answers.push({ resolve: resolve as (value: unknown) => void, reject });
       this.#updateRef();
@@ -102,6 +107,7 @@ export class ActorLink {
   /** Asks the actor to drain, seal and end; waits until its thread is gone. */
   async close(): Promise<void> {
     this.#closing = true;
+    if (this.#ended) return;
     const answer = this.request({ op: 'close' });
     await Promise.race([answer, this.#exited]);
     await this.#exited;

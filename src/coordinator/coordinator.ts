@@ -120,8 +120,7 @@ export class Coordinator {
     this.appender = new Appender(ring, control, this.#appenderOptions, {
       encode: (frame) => this.#encode(ring, frame),
       hold: (busy) => link.hold('appends', busy),
-      // Before the process may end: whoever listens hears of what the appends that have just resolved committed.
-      idle: () => this.commits.interested && this.commits.look(),
+      idle: () => this.#idle(),
       backpressure: (waiting) => this.#listener.backpressure(waiting),
     });
     this.writer = new RecordWriter(this.appender, control, options.level);
@@ -202,11 +201,13 @@ export class Coordinator {
     this.writer.refuse(closedError());
     await this.appender.settled();
     await this.#pool.close();
-    await this.#link.close().catch((error) => this.#listener.trouble(error));
+    const failure = await this.#link.close().catch((error: unknown) => error);
     for (const channel of this.#channels.values()) forgetLifeLine(channel);
     this.commits.look();
     this.commits.rejectAll(closedError());
     this.#lock.release();
+    // Everything was let go of; but whoever relied on close to make records durable must know.
+    if (failure !== undefined) throw failure;
   }
 
   #encode(ring: Ring, frame: number): void {
@@ -218,6 +219,12 @@ export class Coordinator {
   #woken(): void {
     this.appender.wake();
     this.commits.look();
+    if (this.control.phase === LogPhase.Failed) this.#tellFailure();
+  }
+
+  /** The process may end now: first whoever listens hears of what became of the appends that were just settled. */
+  #idle(): void {
+    if (this.commits.interested) this.commits.look();
     if (this.control.phase === LogPhase.Failed) this.#tellFailure();
   }
 
