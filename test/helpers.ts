@@ -1,4 +1,5 @@
 import { type ChildProcess, fork } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -142,13 +143,13 @@ export function startChild(t: Scope, name: string, args: string[] = [], execArgv
   return { process: child, messages, message, ended };
 }
 
-/** Names and contents of everything in a directory, to tell whether anything was touched. */
+/** Names and hashes of everything in a directory, to tell whether anything was touched. */
 export function snapshot(directory: string): Record<string, string> {
   const files: Record<string, string> = {};
   for (const entry of fs.readdirSync(directory, { recursive: true, withFileTypes: true })) {
     if (!entry.isFile()) continue;
     const file = path.join(entry.parentPath ?? entry.path, entry.name);
-    files[path.relative(directory, file)] = fs.readFileSync(file).toString('base64');
+    files[path.relative(directory, file)] = createHash('sha256').update(fs.readFileSync(file)).digest('hex');
   }
   return files;
 }
