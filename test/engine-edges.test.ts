@@ -47,7 +47,7 @@ function sequencer(t: Scope, flushIntervalMs: number, segmentBytes = 65536) {
       );
       appender.publish();
     };
-    return { ring, append };
+    return { ring, append, appender };
   };
   return { directory, engine, control, clock, producer, forgotten };
 }
@@ -62,6 +62,26 @@ t.test('flushIntervalMs holds under unbroken load too', async (t) => {
     clock.now += 30;
   }
   t.ok(control.watermark(DISK) > 0);
+});
+
+t.test('an append gets its LSN also when its frame passes through the actor while its producer looks', async (t) => {
+  const { engine, producer } = sequencer(t, 0);
+  const { ring, appender } = producer(0);
+  const ahead = ring.ahead.bind(ring);
+  // Between any two looks at the counters the actor takes a frame all the way.
+  ring.ahead = (counter, mine) => {
+    const found = ahead(counter, mine);
+    engine.step();
+    return found;
+  };
+  for (let i = 1; i <= 30; i++) {
+    const lsn = new Promise((resolve, reject) => {
+      appender.append({ kind: 0, key: undefined, value: 'x' }, i % 3, resolve, reject);
+      appender.publish();
+    });
+    appender.wake();
+    t.equal(await lsn, i);
+  }
 });
 
 t.test('a producer that leaves does not keep what another has ready waiting', async (t) => {

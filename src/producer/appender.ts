@@ -356,13 +356,18 @@ export class Appender {
 
   #collect(): void {
     const { ring } = this;
-    for (let n = ring.ahead(RingSlot.sequenced, this.#sequenced); n > 0; n--) this.#onSequenced(this.#sequenced++);
-    for (let n = ring.ahead(RingSlot.written, this.#written); n > 0; n--) {
+    // Read in this order: what is synced was written, and what is written was sequenced. The other way round, a frame
+    // that passes through the actor between two reads would be settled as written before its LSN was taken.
+    const synced = ring.ahead(RingSlot.synced, this.#synced);
+    const written = ring.ahead(RingSlot.written, this.#written);
+    const sequenced = ring.ahead(RingSlot.sequenced, this.#sequenced);
+    for (let n = sequenced; n > 0; n--) this.#onSequenced(this.#sequenced++);
+    for (let n = written; n > 0; n--) {
       const pending = this.#pendingOf(this.#written++);
       this.#tail = pending.end;
       this.#settle(pending, 1);
     }
-    for (let n = ring.ahead(RingSlot.synced, this.#synced); n > 0; n--) {
+    for (let n = synced; n > 0; n--) {
       // Frames that nobody wanted on disk were retired when they were written; their book may be in use again.
       if (this.#synced >= this.#retired) this.#settle(this.#pendingOf(this.#synced), 2);
       this.#synced++;
