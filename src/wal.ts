@@ -36,7 +36,7 @@ import { LogCursor } from './reader/log-cursor.js';
 import type { LogSource } from './reader/log-source.js';
 import { type ReadProgress, type ReadRequest, readLog } from './reader/read-log.js';
 import { Reader } from './reader/reader.js';
-import { inspectLiveLog, openError, type Recovered, type RecoveryReport } from './recovery/recover.js';
+import { inspectLog, openError, type Recovered, type RecoveryReport } from './recovery/recover.js';
 import { Counter } from './ring/control.js';
 import { LOCK_NAME, segmentIdOf } from './segments/names.js';
 import { NodeStorage, syncDirectory } from './storage/node-storage.js';
@@ -195,7 +195,7 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
 
     function openReadOnly(at: string, how: ResolvedOptions): WriteAheadLog {
       const startedAt = performance.now();
-      const recovered = inspectLiveLog(new NodeStorage(at), how.recoveryMode);
+      const recovered = inspectLog(new NodeStorage(at), how.recoveryMode);
       recovered.report.durationMs = performance.now() - startedAt;
       return new WriteAheadLog(at, how, recovered);
     }
@@ -249,7 +249,7 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     const number = checkLevel(level);
     checkOptions(options);
     if (options.signal !== undefined) checkSignal(options.signal);
-    await this.#writable().commits.waitFor(number, lsn, options.signal);
+    await this.#writable().waitFor(number, lsn, options.signal);
   }
 
   /** The highest LSN committed at a level; 0 before the first, and for `replicated` without a replica. */
@@ -277,7 +277,7 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
   async get(lsn: Lsn): Promise<WalRecord> {
     checkLsn(lsn);
     this.#checkOpen();
-    const records = lsn <= this.#source.readable() ? await this.#lookUp(lsn) : undefined;
+    const records = lsn <= (await this.#source.readable()) ? await this.#lookUp(lsn) : undefined;
     if (records?.[0]?.lsn === lsn) return records[0];
     throw new WalError(
       'ERR_WAL_NOT_FOUND',
@@ -295,9 +295,12 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     second?: ReplayOptions,
   ): AsyncGenerator<Replayed, void, undefined> | Promise<number> {
     const handler = typeof first === 'function' ? first : undefined;
-    const options = (handler === undefined ? (first as ReplayOptions | undefined) : second) ?? {};
-    const { from = this.#state.checkpoint + 1, ...rest } = options;
-    const batches = () => this.read({ ...rest, from, follow: false }).batches();
+    const options = handler === undefined ? (first as ReplayOptions | undefined) : second;
+    const batches = () => {
+      if (options !== undefined) checkOptions(options);
+      const { from = this.#state.checkpoint + 1, ...rest } = options ?? {};
+      return this.read({ ...rest, from, follow: false }).batches();
+    };
     if (handler === undefined) return replayed(batches());
     return (async () => replayInto(batches(), handler))();
   }
@@ -329,7 +332,8 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
   async checkpoint(lsn: Lsn): Promise<void> {
     checkLsn(lsn, 'lsn', 0);
     const coordinator = this.#writable();
-    const last = this.watermark('os');
+    // What is sequenced may be checkpointed: the request drains the rings, so it reaches the disk first.
+    const last = this.watermark('memory');
     if (lsn > last) throw invalidArgument(`A checkpoint at LSN ${lsn} is ahead of the log, which ends at LSN ${last}.`);
     if (lsn < this.#state.checkpoint) {
       throw invalidArgument(`A checkpoint at LSN ${lsn} is behind the one at LSN ${this.#state.checkpoint}.`);
@@ -357,6 +361,7 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     const { control, appender } = this.#writable();
     const records = control.get(Counter.records);
     const syncs = control.get(Counter.syncs);
+    const growing = control.get(Counter.growing);
     const latency = (level: number): Latency => {
       const histogram = appender.latency[level];
       const ms = (ns: number) => (histogram.count === 0 ? 0 : ns / 1e6);
@@ -368,7 +373,8 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
       firstLsn: control.get(Counter.firstLsn),
       checkpoint: this.#state.checkpoint,
       segments: control.get(Counter.segments),
-      bytes: control.get(Counter.fileBytes),
+      bytes:
+        control.get(Counter.fileBytes) + (growing === 0 ? 0 : Math.max(growing, control.get(Counter.segmentOffset))),
       records,
       commits: control.get(Counter.groups),
       syncs,
@@ -380,7 +386,10 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     };
   }
 
-  /** Drains, syncs, seals, stops the threads. Idempotent. Afterwards everything rejects with `ERR_WAL_CLOSED`. */
+  /**
+   * Drains, syncs, seals, stops the threads. Idempotent. Afterwards everything rejects with `ERR_WAL_CLOSED`.
+   * Rejects with `ERR_WAL_FAILED` when the end of the log could not be made durable; it is closed then too.
+   */
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
@@ -399,9 +408,14 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
   }
 
   async #close(): Promise<void> {
-    await this.#source.close();
-    await this.#coordinator?.close();
-    this.emit('close');
+    try {
+      // Called first: from here on, nothing is accepted any more.
+      const closed = this.#coordinator?.close();
+      await this.#source.close();
+      await closed;
+    } finally {
+      this.emit('close');
+    }
   }
 
   async #cleanup(coordinator: Coordinator): Promise<CleanupResult> {

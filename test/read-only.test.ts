@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { WriteAheadLog } from 'ringwal';
 import t from 'tap';
-import { inspectLiveLog } from '../src/recovery/recover.js';
+import { inspectLog } from '../src/recovery/recover.js';
 import { NodeStorage } from '../src/storage/node-storage.js';
 import type { StorageFile } from '../src/storage/storage.js';
 import { temporaryDirectory } from './helpers.js';
@@ -43,7 +43,7 @@ t.test('a writer that goes on while the log is opened beside it is not taken for
   for (let read = 1; read < 8; read++) {
     fs.writeFileSync(name, before);
     const changing = new ChangingStorage(directory, read, () => fs.writeFileSync(name, after));
-    t.match(inspectLiveLog(changing, 'tolerate-torn-tail').report, { verdict: 'clean' }, `before read ${read}`);
+    t.match(inspectLog(changing, 'tolerate-torn-tail').report, { verdict: 'clean' }, `before read ${read}`);
   }
   fs.writeFileSync(name, after);
 });
@@ -82,5 +82,5 @@ t.test('a file that is cleaned up while the log is opened beside its writer is n
       return folder === undefined && listed++ === 0 ? [gone, ...names] : names;
     }
   }
-  t.match(inspectLiveLog(new Late(directory), 'tolerate-torn-tail').report, { verdict: 'clean', lastLsn: 2 });
+  t.match(inspectLog(new Late(directory), 'tolerate-torn-tail').report, { verdict: 'clean', lastLsn: 2 });
 });

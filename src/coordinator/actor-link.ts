@@ -1,5 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import { fromPlainError, WalError } from '../errors.js';
+import { closedError } from '../producer/arguments.js';
 import { type Control, LogPhase, Slot } from '../ring/control.js';
 import type { ActorData, ActorMessage, ActorReady, ActorRequest } from './messages.js';
 
@@ -7,6 +8,9 @@ interface Answer {
   resolve: (value: unknown) => void;
   reject: (error: Error) => void;
 }
+
+/** Who may have something in flight: the appends of this thread, and those who wait for a watermark. */
+type Holder = 'appends' | 'waiters';
 
 export interface ActorListener {
   /** A counter of this thread's ring or a watermark moved. */
@@ -27,7 +31,8 @@ export class ActorLink {
   #listener: ActorListener | undefined;
   #started: ((ready: ActorReady | Error) => void) | undefined;
   #closing = false;
-  #held = false;
+  #ended = false;
+  readonly #holders = new Set<Holder>();
 
   private constructor(control: Control, data: ActorData) {
     this.#control = control;
@@ -41,6 +46,7 @@ export class ActorLink {
     this.#worker.on('error', (error) => this.#die(error));
     this.#exited = new Promise((resolve) => {
       this.#worker.once('exit', () => {
+        this.#ended = true;
         this.#die(new Error('its thread ended'));
         resolve();
       });
@@ -73,15 +79,18 @@ export class ActorLink {
     this.#listener = listener;
   }
 
-  /** While true, the actor keeps the process alive. */
-  hold(busy: boolean): void {
-    if (busy === this.#held) return;
-    this.#held = busy;
+  /** While any holder is busy, the actor keeps the process alive. */
+  hold(holder: Holder, busy: boolean): void {
+    if (busy === this.#holders.has(holder)) return;
+    if (busy) this.#holders.add(holder);
+    else this.#holders.delete(holder);
     this.#updateRef();
   }
 
   request<T>(request: ActorRequest): Promise<T> {
     if (this.#control.phase === LogPhase.Failed && request.op !== 'close') return Promise.reject(this.failure());
+    // Nobody is left to answer.
+    if (this.#ended) return Promise.reject(closedError());
     return new Promise<T>((resolve, reject) => {
       this.#answers.push({ resolve: resolve as (value: unknown) => void, reject });
       this.#updateRef();
@@ -98,6 +107,7 @@ export class ActorLink {
   /** Asks the actor to drain, seal and end; waits until its thread is gone. */
   async close(): Promise<void> {
     this.#closing = true;
+    if (this.#ended) return;
     const answer = this.request({ op: 'close' });
     await Promise.race([answer, this.#exited]);
     await this.#exited;
@@ -146,7 +156,7 @@ export class ActorLink {
   }
 
   #updateRef(): void {
-    if (this.#held || this.#closing || this.#answers.length > 0) this.#worker.ref();
+    if (this.#holders.size > 0 || this.#closing || this.#answers.length > 0) this.#worker.ref();
     else this.#worker.unref();
   }
 }

@@ -1,4 +1,5 @@
-import { LEVEL_NAMES, type LevelName } from '../format/levels.js';
+import { LEVEL_NAMES, Level, type LevelName } from '../format/levels.js';
+import { onAbort } from '../producer/on-abort.js';
 import { type Control, Slot } from '../ring/control.js';
 import type { Lsn } from '../types.js';
 
@@ -32,19 +33,23 @@ const LEVELS = 3;
 export class Commits {
   readonly #control: Control;
   readonly #emit: (event: CommitEvent) => void;
+  readonly #hold: (busy: boolean) => void;
   readonly #last: { lsn: Lsn; bytes: number }[];
   readonly #waiters: Set<Waiter>[] = Array.from({ length: LEVELS }, () => new Set());
   /** Levels that somebody listens to. */
   #listened = 0;
 
-  constructor(control: Control, emit: (event: CommitEvent) => void) {
+  /** `hold`: whether somebody waits for a record that is on its way, so that the process must stay alive. */
+  constructor(control: Control, emit: (event: CommitEvent) => void, hold: (busy: boolean) => void) {
     this.#control = control;
     this.#emit = emit;
+    this.#hold = hold;
     this.#last = Array.from({ length: LEVELS }, (_, level) => control.readCommit(level));
   }
 
-  get waiting(): number {
-    return this.#waiters.reduce((sum, waiters) => sum + waiters.size, 0);
+  /** Whether anybody listens or waits. */
+  get interested(): boolean {
+    return this.#interest() !== 0;
   }
 
   /** Bits of the levels whose events somebody listens to. */
@@ -63,10 +68,11 @@ export class Commits {
       const abort = () => {
         this.#waiters[level].delete(waiter);
         this.#updateInterest();
+        this.#updateHold();
         reject(signal!.reason);
       };
       const done = (settle: () => void) => {
-        signal?.removeEventListener('abort', abort);
+        settled?.();
         settle();
       };
       const waiter: Waiter = {
@@ -74,7 +80,7 @@ export class Commits {
         resolve: () => done(resolve),
         reject: (error) => done(() => reject(error)),
       };
-      signal?.addEventListener('abort', abort, { once: true });
+      const settled = signal && onAbort(signal, abort);
       this.#waiters[level].add(waiter);
       this.#updateInterest();
       // It may have been reached before the actor knew of our interest.
@@ -90,6 +96,7 @@ export class Commits {
       if ((this.#listened & (1 << level)) !== 0) this.#emitAdvance(level);
       if (this.#waiters[level].size > 0) this.#settle(level);
     }
+    this.#updateHold();
   }
 
   rejectAll(error: unknown): void {
@@ -98,6 +105,7 @@ export class Commits {
       waiters.clear();
     }
     this.#updateInterest();
+    this.#updateHold();
   }
 
   #emitAdvance(level: number): void {
@@ -119,9 +127,23 @@ export class Commits {
     this.#updateInterest();
   }
 
-  #updateInterest(): void {
+  /** A record that was not even appended may never be: waiting for it is no reason to stay alive. */
+  #updateHold(): void {
+    const appended = this.#control.watermark(Level.Memory);
+    for (const waiters of this.#waiters) {
+      for (const { lsn } of waiters) if (lsn <= appended) return this.#hold(true);
+    }
+    this.#hold(false);
+  }
+
+  /** Bits of the levels that somebody listens to or waits for. */
+  #interest(): number {
     let levels = this.#listened;
     for (let level = 0; level < LEVELS; level++) if (this.#waiters[level].size > 0) levels |= 1 << level;
-    Atomics.store(this.#control.slots, Slot.interest, levels);
+    return levels;
+  }
+
+  #updateInterest(): void {
+    Atomics.store(this.#control.slots, Slot.interest, this.#interest());
   }
 }

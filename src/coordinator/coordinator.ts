@@ -114,12 +114,17 @@ export class Coordinator {
     this.#leftUnfinished = ready.unfinished;
     this.#obsolete = ready.obsolete;
     this.#pool = new Pool(options.encoders);
-    this.commits = new Commits(control, (event) => this.#listener.commit(event));
+    this.commits = new Commits(
+      control,
+      (event) => this.#listener.commit(event),
+      (busy) => link.hold('waiters', busy),
+    );
     const { frameBytes, maxRecordBytes } = options;
     this.#appenderOptions = { frameBytes, maxRecordBytes, encodeBytes: POOL_FRAME_BYTES };
     this.appender = new Appender(ring, control, this.#appenderOptions, {
       encode: (frame) => this.#encode(ring, frame),
-      hold: (busy) => link.hold(busy),
+      hold: (busy) => link.hold('appends', busy),
+      idle: () => this.#idle(),
       backpressure: (waiting) => this.#listener.backpressure(waiting),
     });
     this.writer = new RecordWriter(this.appender, control, options.level);
@@ -153,7 +158,7 @@ export class Coordinator {
       catalog,
       low: () => this.#state.low,
       promised: os,
-      readable: os,
+      readable: async () => os(),
       liveEnd: (id) => (control.get(Counter.segmentId) === id ? control.get(Counter.segmentOffset) : undefined),
       liveIndex: (segmentId) => this.#liveIndex(segmentId),
       watermark: (level) => control.watermark(level),
@@ -180,6 +185,13 @@ export class Coordinator {
     await this.appender.flushed();
     await Promise.all(this.#encoding);
     await this.#link.request({ op: 'sync' });
+  }
+
+  waitFor(level: number, lsn: number, signal?: AbortSignal): Promise<void> {
+    const reached = this.commits.waitFor(level, lsn, signal);
+    // Nothing moves any more: what has not been reached never will be.
+    if (this.control.phase === LogPhase.Failed) this.commits.rejectAll(this.#link.failure());
+    return reached;
   }
 
   rotate(): Promise<void> {
@@ -223,11 +235,13 @@ export class Coordinator {
     this.writer.refuse(closedError());
     await this.appender.settled();
     await this.#pool.close();
-    await this.#link.close().catch((error) => this.#listener.trouble(error));
+    const failure = await this.#link.close().catch((error: unknown) => error);
     for (const channel of this.#channels.values()) forgetLifeLine(channel);
     this.commits.look();
     this.commits.rejectAll(closedError());
     this.#lock.release();
+    // Everything was let go of; but whoever relied on close to make records durable must know.
+    if (failure !== undefined) throw failure;
   }
 
   #encode(ring: Ring, frame: number): void {
@@ -239,6 +253,12 @@ export class Coordinator {
   #woken(): void {
     this.appender.wake();
     this.commits.look();
+    if (this.control.phase === LogPhase.Failed) this.#tellFailure();
+  }
+
+  /** The process may end now: first whoever listens hears of what became of the appends that were just settled. */
+  #idle(): void {
+    if (this.commits.interested) this.commits.look();
     if (this.control.phase === LogPhase.Failed) this.#tellFailure();
   }
 

@@ -7,7 +7,7 @@ import { RECORD_OVERHEAD_BYTES, RecordKind, writeRecordPrefix } from '../format/
 import { type Control, LogPhase } from '../ring/control.js';
 import { DESCRIPTORS, Descriptor, FrameFlag, FrameOutcome, FrameState, type Ring, RingSlot } from '../ring/ring.js';
 import type { Bytes } from '../types.js';
-import { byteLength, closedError, tooLarge } from './arguments.js';
+import { byteLength, closedError, copyBytes, tooLarge } from './arguments.js';
 import { PendingFrame, type Reject, type Resolve } from './pending-frame.js';
 import { Poller } from './poller.js';
 import { WaitingLine } from './waiting-line.js';
@@ -32,6 +32,8 @@ export interface AppenderHost {
   encode?: (frame: number) => void;
   /** Something is in flight, or nothing is any more: whether the thread must stay alive. */
   hold(busy: boolean): void;
+  /** Nothing is in flight any more. Called before `hold(false)`, and may append. */
+  idle?: () => void;
   /** Appends began or ceased to wait for room in the ring. */
   backpressure(waiting: boolean): void;
 }
@@ -345,6 +347,7 @@ export class Appender {
       this.#failAll(phase === LogPhase.Failed ? this.#indeterminate() : closedError());
     }
     this.#admit();
+    if (!this.#busy) this.#host.idle?.();
     const busy = this.#busy;
     if (!busy) {
       this.#host.hold(false);
@@ -453,8 +456,4 @@ function writeBytes(target: Buffer, at: number, value: Bytes): number {
 /** The caller may reuse its buffers as soon as the append returns. */
 function copyEntry({ kind, key, value }: Entry): Entry {
   return { kind, key: copyBytes(key), value: copyBytes(value) };
-}
-
-function copyBytes(value: Bytes | undefined): Bytes | undefined {
-  return typeof value === 'object' ? Uint8Array.prototype.slice.call(value) : value;
 }

@@ -50,14 +50,16 @@ export function checkLsn(lsn: unknown, what = 'lsn', least = 1): asserts lsn is 
 export function checkOperations(operations: unknown): asserts operations is BatchOperation[] {
   if (!Array.isArray(operations))
     throw invalidArgument(`A batch must be an array of operations, not ${describe(operations)}.`);
-  operations.forEach((operation, i) => {
+  // Not forEach, which steps over the holes of a sparse array.
+  for (let i = 0; i < operations.length; i++) {
+    const operation = operations[i];
     const type = operation?.type;
     if (type !== 'put' && type !== 'del') {
       throw invalidArgument(`Operation ${i} of a batch must have type 'put' or 'del', not ${describe(type)}.`);
     }
     checkBytes(operation.key, `The key of operation ${i}`);
     if (type === 'put') checkBytes(operation.value, `The value of operation ${i}`);
-  });
+  }
 }
 
 export function tooLarge(bytes: number, limit: number, what = 'A record'): WalError {
@@ -71,6 +73,11 @@ export function tooLarge(bytes: number, limit: number, what = 'A record'): WalEr
 
 export function byteLength(value: Bytes): number {
   return typeof value === 'string' ? Buffer.byteLength(value) : value.byteLength;
+}
+
+/** The same bytes in memory that nobody else writes to. */
+export function copyBytes<T extends Bytes | undefined>(value: T): T {
+  return (typeof value === 'object' ? Uint8Array.prototype.slice.call(value) : value) as T;
 }
 
 export function describe(value: unknown): string {

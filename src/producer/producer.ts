@@ -12,7 +12,9 @@ import {
   checkOptions,
   checkSignal,
   closedError,
+  copyBytes,
 } from './arguments.js';
+import { onAbort } from './on-abort.js';
 import type { Reject, Resolve } from './pending-frame.js';
 
 /** The LSNs of a batch. An empty batch writes nothing; its `last` is then `first - 1`. */
@@ -69,9 +71,11 @@ export class RecordWriter {
         throw invalidArgument('appendMany takes an iterable of strings or Uint8Arrays.');
       }
       const entries: Entry[] = [];
-      for (const value of payloads) {
-        checkBytes(value, `Payload ${entries.length}`);
-        entries.push({ kind: RecordKind.Data, key: undefined, value });
+      // A generator may yield one buffer over and over; the items of an array stay what they are.
+      const stable = Array.isArray(payloads);
+      for (const payload of payloads) {
+        checkBytes(payload, `Payload ${entries.length}`);
+        entries.push({ kind: RecordKind.Data, key: undefined, value: stable ? payload : copyBytes(payload) });
       }
       return entries;
     }, options);
@@ -147,8 +151,7 @@ export class RecordWriter {
         this.#appender.abandon(waiting);
         reject(signal.reason);
       };
-      signal.addEventListener('abort', abort, { once: true });
-      const settled = () => signal.removeEventListener('abort', abort);
+      const settled = onAbort(signal, abort);
       const onResolve = (first: Lsn) => {
         settled();
         resolve(result(first));

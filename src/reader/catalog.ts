@@ -19,7 +19,7 @@ export interface CatalogEntry {
 /** The segments of a log in order, from their headers. Ids are never reused, so a header is read once. */
 export class Catalog {
   readonly files: ReadableFiles;
-  readonly #headers = new Map<string, SegmentHeader>();
+  #headers: ReadonlyMap<string, SegmentHeader> = new Map();
   readonly #indexes = new Map<string, readonly IndexEntry[]>();
   #entries: CatalogEntry[] = [];
 
@@ -35,24 +35,20 @@ export class Catalog {
   /** Looks at the directory again. `onDamage` gets the headers that cannot be read; without it they throw. */
   async refresh(onDamage?: (name: string, error: unknown) => void): Promise<readonly CatalogEntry[]> {
     const names = (await this.files.list()).filter((name) => segmentIdOf(name) !== undefined);
-    const present = new Set(names);
-    for (const name of this.#headers.keys()) {
-      if (present.has(name)) continue;
-      this.#headers.delete(name);
-      this.#indexes.delete(name);
-    }
+    // A map of its own: reads may run at once, and one's older list must not take from another what it has just read.
+    const headers = new Map<string, SegmentHeader>();
     for (const name of names) {
-      if (this.#headers.has(name)) continue;
       try {
-        const header = await this.#readHeader(name);
-        if (header !== undefined) this.#headers.set(name, header);
+        const header = this.#headers.get(name) ?? (await this.#readHeader(name));
+        if (header !== undefined) headers.set(name, header);
       } catch (error) {
         if (onDamage === undefined) throw error;
         onDamage(name, error);
       }
     }
-    const found = names.map((name) => this.#headers.get(name)).filter((header) => header !== undefined);
-    this.#entries = chainOf(found).map((link) => ({
+    this.#headers = headers;
+    for (const name of this.#indexes.keys()) if (!headers.has(name)) this.#indexes.delete(name);
+    this.#entries = chainOf([...headers.values()]).map((link) => ({
       name: segmentName(link.header.segmentId),
       ...link,
       lastLsn: lastLsnOf(link),

@@ -26,7 +26,7 @@ export class FileWatermarks {
   #disk: Lsn;
   #watcher: FSWatcher | undefined;
   #timer: NodeJS.Timeout | undefined;
-  #looking = false;
+  #looking: Promise<void> | undefined;
   #changed = false;
   #closed = false;
   readonly #waiters = new Set<Waiter>();
@@ -41,6 +41,12 @@ export class FileWatermarks {
 
   watermark(level: number): Lsn {
     return level === Level.Disk ? this.#disk : this.#os;
+  }
+
+  /** The last LSN in the files by now. */
+  async latest(): Promise<Lsn> {
+    await this.#look();
+    return this.#os;
   }
 
   reached(level: number, lsn: Lsn, signal?: AbortSignal): Promise<boolean> {
@@ -70,7 +76,7 @@ export class FileWatermarks {
       signal?.addEventListener('abort', abort, { once: true });
       this.#waiters.add(waiter);
       this.#watch();
-      void this.#look();
+      this.#lookForWaiters();
     });
   }
 
@@ -78,13 +84,13 @@ export class FileWatermarks {
     this.#closed = true;
     for (const waiter of [...this.#waiters]) waiter.resolve();
     this.#rest();
-    if (!this.#looking) await this.#scout.close();
+    if (this.#looking === undefined) await this.#scout.close();
   }
 
   #watch(): void {
-    this.#timer ??= setInterval(() => void this.#look(), LOOK_AGAIN_MS);
+    this.#timer ??= setInterval(this.#lookForWaiters, LOOK_AGAIN_MS);
     try {
-      this.#watcher ??= watch(this.#directory, () => void this.#look()).on('error', () => {});
+      this.#watcher ??= watch(this.#directory, this.#lookForWaiters).on('error', () => {});
     } catch {
       // No notifications here (too many watches, a network filesystem): the timer is what is left.
     }
@@ -98,11 +104,19 @@ export class FileWatermarks {
     this.#timer = undefined;
   }
 
+  /** Somebody waits, and is told if this fails. */
+  readonly #lookForWaiters = (): void => {
+    this.#look().catch(() => {});
+  };
+
   /** One look at a time; a change while looking means another. */
-  async #look(): Promise<void> {
+  #look(): Promise<void> {
     this.#changed = true;
-    if (this.#looking) return;
-    this.#looking = true;
+    this.#looking ??= this.#lookAgain();
+    return this.#looking;
+  }
+
+  async #lookAgain(): Promise<void> {
     try {
       while (this.#changed && !this.#closed) {
         this.#changed = false;
@@ -111,8 +125,9 @@ export class FileWatermarks {
       }
     } catch (error) {
       for (const waiter of [...this.#waiters]) waiter.reject(error);
+      throw error;
     } finally {
-      this.#looking = false;
+      this.#looking = undefined;
       if (this.#closed) await this.#scout.close();
     }
   }

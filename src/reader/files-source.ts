@@ -34,8 +34,8 @@ export class FilesSource implements LogSource {
     return this.#recovered.end.lastLsn;
   }
 
-  readable(): Lsn {
-    return Number.MAX_SAFE_INTEGER;
+  readable(): Promise<Lsn> {
+    return this.#watermarks.latest();
   }
 
   liveEnd(): undefined {}

@@ -9,8 +9,8 @@ export interface LogSource {
   low(): Lsn;
   /** Every record up to here is in the files: if one is not, that is damage. */
   promised(): Lsn;
-  /** The last LSN that a reader may see that does not follow; beyond any when only the files know. */
-  readable(): Lsn;
+  /** The last LSN that a read may see that begins now and does not follow. */
+  readable(): Promise<Lsn>;
   /** Where a segment that is still written ends by now; undefined when only the file knows. */
   liveEnd(segmentId: number): number | undefined;
   /** The sparse index, so far, of a segment that is still written; undefined when only the file knows. */

@@ -33,7 +33,7 @@ export async function* readLog(source: LogSource, request: ReadRequest): AsyncGe
   const until = request.to instanceof Date ? request.to.getTime() : Number.POSITIVE_INFINITY;
   const to = request.to instanceof Date ? Number.MAX_SAFE_INTEGER : request.to;
   // What a reader that does not follow may see, it saw when it began.
-  const end = follow === undefined ? Math.min(to, source.readable()) : to;
+  const end = follow === undefined ? Math.min(to, await source.readable()) : to;
   const from = await startOf(source, request.from);
   const cursor = new LogCursor(source, from);
   let records = 0;
@@ -52,7 +52,7 @@ export async function* readLog(source: LogSource, request: ReadRequest): AsyncGe
       records += wanted.length;
       if (wanted.length > 0) yield wanted;
       if (wanted.length < batch.length) return;
-      request.onProgress?.({ lsn: cursor.next - 1, records, from, to: Math.min(end, source.readable()) });
+      request.onProgress?.({ lsn: cursor.next - 1, records, from, to: end });
       signal.throwIfAborted();
     }
   } finally {

@@ -12,10 +12,13 @@ export async function firstLsnSince(source: LogSource, time: number): Promise<Ls
   const cursor = new LogCursor(source, await placeBefore(source, time));
   let found: Lsn | undefined;
   try {
-    await cursor.scan((frame) => {
-      if (frame.type === FrameType.Records && frame.timestamp >= time) found ??= frame.firstLsn;
-      return found === undefined;
-    }, source.readable());
+    await cursor.scan(
+      (frame) => {
+        if (frame.type === FrameType.Records && frame.timestamp >= time) found ??= frame.firstLsn;
+        return found === undefined;
+      },
+      await source.readable(),
+    );
   } finally {
     await cursor.close();
   }

@@ -59,11 +59,25 @@ export interface Recovered {
 
 const NO_END: Predecessor = { segmentId: 0, lastLsn: 0, endOffset: 0, headerCrc: 0 };
 
+/** How often a directory is looked at again because a writer cleaned up meanwhile. */
+const MOST_LOOKS = 10;
+
 /**
  * Finds out what a directory holds, without changing anything in it. Reads every segment's header, and the frames of the
- * last segment alone. Throws `ERR_WAL_CORRUPT` for damage to anything that was promised.
+ * last segment alone. Throws `ERR_WAL_CORRUPT` for damage to anything that was promised. A writer may be at work in it.
  */
 export function inspectLog(storage: Storage, mode: RecoveryMode): Recovered {
+  for (let looks = 1; ; looks++) {
+    try {
+      return inspectOnce(storage, mode);
+    } catch (error) {
+      const gone = (error as NodeJS.ErrnoException).code === 'ENOENT';
+      if (!gone || looks === MOST_LOOKS) throw error;
+    }
+  }
+}
+
+function inspectOnce(storage: Storage, mode: RecoveryMode): Recovered {
   const names = storage.list();
   const all = names.filter((name) => segmentIdOf(name) !== undefined);
   const headers = all.map((name) => withFile(storage, name, readHeader));
@@ -151,34 +165,6 @@ export function inspectLog(storage: Storage, mode: RecoveryMode): Recovered {
       durationMs: 0,
     },
   };
-}
-
-/** How often a log may have changed under {@link inspectLiveLog} before it gives up. */
-const LIVE_ATTEMPTS = 20;
-
-/**
- * As {@link inspectLog}, for a reader that takes no lock. A writer may remove a file after it was listed, and may write
- * on between two reads of the last segment, which then looks as if frames in the middle were missing. Such an effect
- * moves on with the writer, and damage stays: only what is found twice in the same place is believed.
- */
-export function inspectLiveLog(storage: Storage, mode: RecoveryMode): Recovered {
-  let before: unknown;
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return inspectLog(storage, mode);
-    } catch (error) {
-      const moving = (error as NodeJS.ErrnoException).code === 'ENOENT' || isElsewhere(error, before);
-      if (!moving || attempt === LIVE_ATTEMPTS) throw error;
-      before = error;
-    }
-  }
-}
-
-/** Whether this is damage, and not the damage of the attempt before. */
-function isElsewhere(error: unknown, before: unknown): boolean {
-  if (!(error instanceof WalError) || error.code !== 'ERR_WAL_CORRUPT') return false;
-  const known = before instanceof WalError ? before : undefined;
-  return error.segment !== known?.segment || error.offset !== known?.offset || error.lsn !== known?.lsn;
 }
 
 function emptyReport(): RecoveryReport {

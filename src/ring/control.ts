@@ -44,6 +44,8 @@ export const Counter = {
   segmentId: 17,
   segmentOffset: 18,
   firstLsn: 19,
+  /** Bytes that the current segment was prepared with, if it grows; `fileBytes` does not count it then. */
+  growing: 20,
 } as const;
 
 const INT_SLOTS = 16;

@@ -10,8 +10,8 @@ export interface Spare {
   bytes: number;
   /** It held a segment before, whose bytes are still in it. */
   recycled: boolean;
-  /** It is empty, and its segment will grow up to `bytes`. */
-  growing?: boolean;
+  /** Bytes that exist of it, if its segment is to grow up to `bytes`. */
+  growing?: number;
 }
 
 /**
@@ -36,13 +36,12 @@ export function prepareSpare(storage: Storage, bytes: number): Spare {
 }
 
 /**
- * An empty spare, for a segment that grows as it is written. Filling a file with zeros first pays while there is time
- * for it; a log that is written as fast as the disk takes it has none, and would only write everything twice.
+ * A spare for a segment that grows, as it is written, up to `bytes`; its first `prepared` bytes exist already, so that the
+ * frame that is waiting for it has room. Filling a whole file with zeros first pays while there is time for it; a log
+ * that is written as fast as the disk takes it has none, and would only write everything twice.
  */
-export function growingSpare(storage: Storage, bytes: number): Spare {
-  const name = spareName(randomBytes(6).toString('hex'));
-  storage.open(name, 'create').close();
-  return { name, bytes, recycled: false, growing: true };
+export function growingSpare(storage: Storage, prepared: number, bytes: number): Spare {
+  return { ...prepareSpare(storage, prepared), bytes, growing: prepared };
 }
 
 /** Writes zeros to `[from, to)`. */

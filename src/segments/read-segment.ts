@@ -1,6 +1,6 @@
 import { corrupt } from '../errors.js';
 import { crc32 } from '../format/checksum.js';
-import { FRAME_HEADER_BYTES, type FrameHeader, FrameType, readFrameHeader } from '../format/frame.js';
+import { FRAME_HEADER_BYTES, type FrameHeader, FrameType, frameBytes, readFrameHeader } from '../format/frame.js';
 import { decodeSeal, readSealFooter, SEAL_FOOTER_BYTES, type Seal } from '../format/seal.js';
 import { decodeSegmentHeader, SegmentFlag, type SegmentHeader } from '../format/segment-header.js';
 import { decodePositions, decodeState, type LogState, withPositions } from '../format/state.js';
@@ -57,8 +57,7 @@ export interface SegmentContent {
  * from behind: a sealed segment is not read again at open.
  */
 export function readContent(file: StorageFile, header: SegmentHeader): SegmentContent {
-  const window = new Window(file);
-  return readSealAtEnd(file, header) ?? readFrames(window, header);
+  return readSealAtEnd(file, header) ?? readFrames(file, header);
 }
 
 function readSealAtEnd(file: StorageFile, header: SegmentHeader): SegmentContent | undefined {
@@ -89,12 +88,16 @@ function sealAt(file: StorageFile, header: SegmentHeader, offset: number, end: n
     headerCrc: frame.headerCrc,
     timestamp: frame.timestamp,
     state: decodeSeal(payload).state,
-    remains: { laterFrame: undefined, end },
+    remains: { laterFrame: undefined, end, lastFrameAt: -1 },
     fileBytes: end,
   };
 }
 
-function readFrames(window: Window, header: SegmentHeader): SegmentContent {
+/**
+ * Walks the frames, and searches what is behind them. A writer may go on between the two: a later frame is one that was
+ * lost before it only if, looked at once more, the frames still end where they ended.
+ */
+function readFrames(file: StorageFile, header: SegmentHeader): SegmentContent {
   const content: SegmentContent = {
     sealed: false,
     lastLsn: header.firstLsn - 1,
@@ -103,15 +106,33 @@ function readFrames(window: Window, header: SegmentHeader): SegmentContent {
     headerCrc: header.headerCrc,
     timestamp: header.createdAt,
     state: header.state,
-    remains: { laterFrame: undefined, end: header.headerBytes },
-    fileBytes: window.fileBytes,
+    remains: { laterFrame: undefined, end: header.headerBytes, lastFrameAt: -1 },
+    fileBytes: 0,
   };
-  const start = { salt: header.salt, lsn: header.firstLsn, previousCrc: header.headerCrc };
   const unproven = new UnprovenFrames();
-  for (const { header: frame, offset, payload } of walkFrames(window, header.headerBytes, start)) {
+  for (let looks = 0; ; looks++) {
+    const before = content.remains;
+    const from = content.endOffset;
+    const window = new Window(file);
+    content.fileBytes = window.fileBytes;
+    takeFrames(window, header, content, unproven);
+    content.remains = { laterFrame: undefined, end: content.endOffset, lastFrameAt: -1 };
+    // Past all that was found behind the end: the writer is alive, and what it adds next is not ours to judge.
+    if (content.sealed || (looks > 0 && content.endOffset > before.lastFrameAt)) break;
+    content.remains = searchRemains(window, content.endOffset, header.salt);
+    if (content.remains.laterFrame === undefined || (looks > 0 && content.endOffset === from)) break;
+  }
+  content.unprovenFrom = unproven.first ?? content.endOffset;
+  return content;
+}
+
+/** Goes on where `content` ends, as far as the frames hold. */
+function takeFrames(window: Window, header: SegmentHeader, content: SegmentContent, unproven: UnprovenFrames): void {
+  const start = { salt: header.salt, lsn: content.lastLsn + 1, previousCrc: content.headerCrc };
+  for (const { header: frame, offset, payload } of walkFrames(window, content.endOffset, start)) {
     unproven.add(offset, frame);
     content.lastLsn += frame.records;
-    content.endOffset = offset + FRAME_HEADER_BYTES + Math.ceil(frame.storedBytes / 8) * 8;
+    content.endOffset = offset + frameBytes(frame.storedBytes);
     content.headerCrc = frame.headerCrc;
     content.timestamp = frame.timestamp;
     if (frame.type === FrameType.State) content.state = decodeState(payload);
@@ -119,12 +140,9 @@ function readFrames(window: Window, header: SegmentHeader): SegmentContent {
     if (frame.type === FrameType.Seal) {
       content.sealed = true;
       content.state = decodeSeal(payload).state;
-      break;
+      return;
     }
   }
-  content.unprovenFrom = unproven.first ?? content.endOffset;
-  if (!content.sealed) content.remains = searchRemains(window, content.endOffset, header.salt);
-  return content;
 }
 
 /** The frames at the end of a segment that nothing later vouches for. */

@@ -62,7 +62,7 @@ export class SegmentWriter {
     const name = segmentName(start.segmentId);
     let flags = start.flags ?? 0;
     if (spare.recycled) flags |= SegmentFlag.Recycled;
-    if (spare.growing) flags |= SegmentFlag.Growing;
+    if (spare.growing !== undefined) flags |= SegmentFlag.Growing;
     const { now: createdAt, ...fields } = start;
     const { bytes, headerCrc } = encodeSegmentHeader({ ...fields, createdAt, flags, segmentBytes: spare.bytes });
     const prepared = storage.open(spare.name, 'write');
@@ -73,7 +73,7 @@ export class SegmentWriter {
       storage.syncFolder();
     } catch (error) {
       prepared.close();
-      if (!spare.growing || !isNoSpace(error)) throw error;
+      if (spare.growing === undefined || !isNoSpace(error)) throw error;
       storage.remove(spare.name);
       throw noSpace(error);
     }
@@ -93,7 +93,7 @@ export class SegmentWriter {
         state: 'open',
       },
       start.state,
-      spare.growing ?? false,
+      spare.growing !== undefined,
     );
   }
 

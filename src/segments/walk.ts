@@ -114,6 +114,8 @@ export interface LaterFrame {
 export interface Remains {
   /** What the valid frame headers of this very segment say that stand there. */
   laterFrame: LaterFrame | undefined;
+  /** Where the last of these frames starts; -1 when there is none. */
+  lastFrameAt: number;
   /** Offset behind the last byte that is not zero; the start when all are. */
   end: number;
 }
@@ -139,7 +141,7 @@ export function* headersIn(
 
 /** Looks through `[offset, end of file)` for later frames of this segment and for anything that is not zero. */
 export function searchRemains(window: Window, offset: number, salt: Salt): Remains {
-  const remains: Remains = { laterFrame: undefined, end: offset };
+  const remains: Remains = { laterFrame: undefined, lastFrameAt: -1, end: offset };
   // Payloads of later frames are not searched: a record may hold a copy of a frame.
   let from = offset;
   for (let base = offset; base < window.fileBytes; base += WINDOW_BYTES - SEARCH_OVERLAP_BYTES) {
@@ -151,6 +153,7 @@ export function searchRemains(window: Window, offset: number, salt: Salt): Remai
       if (at < from) continue;
       from = at + frameBytes(header.storedBytes);
       const known = remains.laterFrame;
+      remains.lastFrameAt = at;
       // The frame that does not hold may have a valid header itself, and says nothing about what is behind it.
       const provesPrefix = at !== offset && (header.flags & HeaderFlag.PrefixDurable) !== 0;
       remains.laterFrame = {

@@ -96,6 +96,7 @@ export class Sequencer {
   #turn = 0;
   #spareAsked = false;
   #segmentStartedAt = 0;
+  #preparedBytes = 0;
   /** When the oldest unsynced write was made; undefined when everything is synced. */
   #dirtySince: number | undefined;
 
@@ -354,7 +355,7 @@ export class Sequencer {
     this.#guard(() => {
       this.#drain();
       if (this.#current === undefined) return;
-      this.#sync();
+      if (this.#dirtySince !== undefined) this.#sync();
       this.#sealIfRoom();
       this.#current.close();
       this.#current = undefined;
@@ -394,6 +395,7 @@ export class Sequencer {
   /** Collects ready frames into the group, ring by ring. Returns false when there were none. */
   #gather(): boolean {
     const members = this.#members;
+    const gone: Member[] = [];
     let found = false;
     for (let i = 0; i < members.length; i++) {
       const member = members[(this.#turn + i) % members.length];
@@ -410,8 +412,10 @@ export class Sequencer {
         if (this.#ensureRoom(bytes)) this.#take(member);
         else this.#reject(member);
       }
-      if (closing && member.unwritten === 0) this.#forget(member);
+      if (closing && member.unwritten === 0) gone.push(member);
     }
+    // Behind the loop, which counts on the list as it is.
+    for (const member of gone) this.#forget(member);
     if (members.length > 0) this.#turn = (this.#turn + 1) % members.length;
     this.#group.finish();
     return found;
@@ -505,21 +509,25 @@ export class Sequencer {
     member.wake();
   }
 
+  // Watermarks move before the rings' counters: whose append has resolved finds its record below the watermark.
+
   #commitMemory(): void {
+    this.#publish(Level.Memory);
     for (const member of this.#members) {
       member.ring.advance(RingSlot.sequenced, member.unwritten);
     }
-    this.#publish(Level.Memory);
+    this.#announce(Level.Memory);
     if ((this.#group.flags & FrameFlag.WantsMemory) !== 0) this.#wakeWaiting(FrameFlag.WantsMemory);
   }
 
   #commitOs(): void {
+    this.#publish(Level.Os);
     for (const member of this.#members) {
       member.ring.advance(RingSlot.written, member.unwritten);
       member.unsynced += member.unwritten;
       member.unwritten = 0;
     }
-    this.#publish(Level.Os);
+    this.#announce(Level.Os);
     // A producer without space waits for `written`, whatever level its records asked for.
     this.#wakeWaiting(FrameFlag.WantsOs, true);
   }
@@ -534,11 +542,12 @@ export class Sequencer {
   #nowDurable(): void {
     this.#dirtySince = undefined;
     this.#durableLsn = this.#nextLsn - 1;
+    this.#publish(Level.Disk);
     for (const member of this.#members) {
       member.ring.advance(RingSlot.synced, member.unsynced);
       member.unsynced = 0;
     }
-    this.#publish(Level.Disk);
+    this.#announce(Level.Disk);
     this.#wakeWaiting(FrameFlag.WantsDisk);
   }
 
@@ -558,7 +567,10 @@ export class Sequencer {
       if (this.#current) control.set(Counter.segmentOffset, this.#current.info.endOffset);
     }
     control.publishCommit(level, this.#nextLsn - 1, this.#recordBytes, this.#host.now());
-    if ((Atomics.load(control.slots, Slot.interest) & (1 << level)) !== 0) this.#wakeOpener();
+  }
+
+  #announce(level: number): void {
+    if ((Atomics.load(this.#control.slots, Slot.interest) & (1 << level)) !== 0) this.#wakeOpener();
   }
 
   /** One message at a time is on its way: the opening thread clears the flag before it looks at the watermarks. */
@@ -588,10 +600,11 @@ export class Sequencer {
   #takeSpare(least: number, wanted: number): Spare {
     const found = this.#spares.findIndex((spare) => spare.bytes >= least);
     if (found >= 0) return this.#spares.splice(found, 1)[0];
-    const bytes = this.#current === undefined ? Math.max(least, Math.min(wanted, STARVED_SEGMENT_BYTES)) : wanted;
+    const first = Math.max(least, Math.min(wanted, STARVED_SEGMENT_BYTES));
     try {
       if (this.#storage.freeBytes() < least) throw noSpace(undefined);
-      return this.#current === undefined ? prepareSpare(this.#storage, bytes) : growingSpare(this.#storage, bytes);
+      if (this.#current === undefined) return prepareSpare(this.#storage, first);
+      return growingSpare(this.#storage, least, wanted);
     } catch (error) {
       throw isNoSpace(error) ? noSpace(error) : error;
     }
@@ -620,6 +633,7 @@ export class Sequencer {
   }
 
   #createSegment(spare: Spare, flags = 0): void {
+    this.#preparedBytes = spare.growing ?? spare.bytes;
     this.#current = SegmentWriter.create(this.#storage, spare, {
       logId: this.#logId,
       segmentId: this.#nextSegmentId++,
@@ -668,11 +682,10 @@ export class Sequencer {
   #publishSegments(): void {
     const control = this.#control;
     const segments = this.#current === undefined ? this.#sealed : [...this.#sealed, this.#current.info];
+    const growing = this.#current?.growing ? this.#current.info.fileBytes : 0;
     control.set(Counter.segments, segments.length);
-    control.set(
-      Counter.fileBytes,
-      segments.reduce((sum, segment) => sum + segment.fileBytes, 0),
-    );
+    control.set(Counter.growing, growing > 0 ? this.#preparedBytes : 0);
+    control.set(Counter.fileBytes, segments.reduce((sum, segment) => sum + segment.fileBytes, 0) - growing);
     control.set(Counter.segmentId, this.#current?.info.id ?? 0);
     control.set(Counter.firstLsn, segments.length > 0 ? segments[0].firstLsn : this.#nextLsn);
     control.set(Counter.segmentOffset, this.#current?.info.endOffset ?? 0);

@@ -13,7 +13,7 @@ export async function readAll(disk: SimulatedDisk, low: number, to: number, from
     catalog: new Catalog(readableFiles(disk)),
     low: () => low,
     promised: () => to,
-    readable: () => to,
+    readable: () => Promise.resolve(to),
     liveEnd: () => undefined,
     liveIndex: () => Promise.resolve(undefined),
     watermark: () => to,
