@@ -1,5 +1,6 @@
 import { crc32 } from '../format/checksum.js';
 import {
+  Field,
   FRAME_HEADER_BYTES,
   FRAME_MAGIC,
   type FrameHeader,
@@ -123,16 +124,25 @@ export const SEARCH_OVERLAP_BYTES = FRAME_HEADER_BYTES - 8;
 const MAGIC = Buffer.alloc(4);
 MAGIC.writeUInt32LE(FRAME_MAGIC);
 
-/** The valid frame headers of a segment within `bytes`, which start at `base` in the file. */
+/** The salt that the frame at `at` claims to have. */
+export function saltAt(view: DataView, at: number): Salt {
+  return { low: view.getUint32(at + Field.salt, true), high: view.getUint32(at + Field.salt + 4, true) };
+}
+
+/**
+ * The valid frame headers of a segment within `bytes`, which start at `base` in the file. Without a salt, because the
+ * segment's own header is lost, those of any segment.
+ */
 export function* headersIn(
   bytes: Buffer,
   base: number,
-  salt: Salt,
+  salt: Salt | undefined,
 ): Generator<{ offset: number; header: FrameHeader }, void, undefined> {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   for (let at = bytes.indexOf(MAGIC); at >= 0; at = bytes.indexOf(MAGIC, at + 1)) {
+    if (at + FRAME_HEADER_BYTES > bytes.byteLength) return;
     if ((base + at) % 8 !== 0) continue;
-    const header = readFrameHeader(view, bytes, at, salt);
+    const header = readFrameHeader(view, bytes, at, salt ?? saltAt(view, at));
     if (header !== undefined) yield { offset: base + at, header };
   }
 }
