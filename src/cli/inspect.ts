@@ -73,35 +73,23 @@ function holdsLog(directory: string): boolean {
 }
 
 function inspectStorage(storage: Storage, directory: string): Inspection {
-  const files = storage.list().filter((name) => segmentIdOf(name) !== undefined);
-  const headers = new Map(files.map((name) => [name, headerOf(storage, name)]));
-  const links = new Map(
-    chainOf([...headers.values()].filter((header) => header !== undefined)).map((link) => [
-      segmentName(link.header.segmentId),
-      link,
-    ]),
-  );
-  // What was cut away or is damaged has no link; what was cut away is no part of the log.
-  const names = files.filter((name) => links.has(name) || headers.get(name) === undefined);
+  const { names, headers } = segmentsOf(storage);
   const newest = names[names.length - 1];
   const last = contentOf(storage, newest, headers.get(newest));
-  const known = [...links.values()].pop()?.header;
+  const known = [...headers.values()].filter((header) => header !== undefined).pop();
   const state = last?.state ?? known?.state;
   const lastLsn = last?.lastLsn ?? known?.previous.lastLsn ?? 0;
   return {
     logId: known === undefined ? null : Buffer.from(known.logId).toString('hex'),
     formatVersion: FORMAT_VERSION,
     checkpoint: state?.checkpoint ?? 0,
-    segments: names.map((file) => {
-      const link = links.get(file);
-      return {
-        file,
-        firstLsn: link?.header.firstLsn ?? null,
-        lastLsn: (file === newest ? last?.lastLsn : link && lastLsnOf(link)) ?? null,
-        bytes: withFile(storage, file, (opened) => opened.size()),
-        state: file === newest && !last?.sealed ? 'open' : 'sealed',
-      };
-    }),
+    segments: names.map((file, i) => ({
+      file,
+      firstLsn: headers.get(file)?.firstLsn ?? null,
+      lastLsn: endOf(file, headers.get(names[i + 1])) ?? contentOf(storage, file, headers.get(file))?.lastLsn ?? null,
+      bytes: withFile(storage, file, (opened) => opened.size()),
+      state: file === newest && !last?.sealed ? 'open' : 'sealed',
+    })),
     subscriptions: Object.entries(state?.subscriptions ?? {}).map(([name, { acknowledged }]) => ({
       name,
       acknowledged,
@@ -111,9 +99,21 @@ function inspectStorage(storage: Storage, directory: string): Inspection {
   };
 }
 
-/** Undefined when it cannot be read: that is recovery's to say. */
-function headerOf(storage: Storage, name: string): SegmentHeader | undefined {
-  return orUndefined(() => withFile(storage, name, readHeader));
+/** The files of the log, and their headers as far as they can be read: that they cannot is recovery's to say. */
+function segmentsOf(storage: Storage): { names: string[]; headers: Map<string, SegmentHeader | undefined> } {
+  const files = storage.list().filter((name) => segmentIdOf(name) !== undefined);
+  const headers = new Map(files.map((name) => [name, orUndefined(() => withFile(storage, name, readHeader))] as const));
+  const readable = [...headers.values()].filter((header) => header !== undefined);
+  const chain = new Set(chainOf(readable).map(({ header }) => segmentName(header.segmentId)));
+  // A segment that was cut away is no part of the log any more, and not in the chain.
+  const names = files.filter((name) => chain.has(name) || headers.get(name) === undefined);
+  return { names, headers };
+}
+
+/** The last LSN of a segment, as the one that follows directly tells it. */
+function endOf(name: string, next: SegmentHeader | undefined): Lsn | undefined {
+  if (next === undefined || next.previous.segmentId !== segmentIdOf(name)) return undefined;
+  return lastLsnOf({ header: next, next });
 }
 
 /** Undefined when there is no such segment, or it cannot be read. */
