@@ -244,6 +244,7 @@ export class SegmentVerifier {
    * that it was sealed; but one that was not written to its end lacks whole sectors, and this one lacks none.
    */
   async #isLostSeal(): Promise<boolean> {
+    if (((this.#subject.header?.flags ?? 0) & SegmentFlag.Growing) === 0) return false;
     const footer = Buffer.alloc(SEAL_FOOTER_BYTES);
     const header = await this.#headerHere();
     let end = this.#end;
