@@ -1,5 +1,5 @@
 import { type FrameHeader, frameBytes, type Salt } from '../format/frame.js';
-import { headersIn, lastNonZero, SEARCH_OVERLAP_BYTES } from '../segments/walk.js';
+import { headersIn, type LaterFrame, lastNonZero, SEARCH_OVERLAP_BYTES, withLaterFrame } from '../segments/walk.js';
 import type { ReadableFile } from './files.js';
 
 const PIECE_BYTES = 1024 * 1024;
@@ -31,16 +31,14 @@ export async function findFrame(
 
 /** What lies behind the frames of the last segment. */
 export interface Rest {
-  /** What later frames of this segment say: their highest stamp, and their lowest first LSN. */
-  laterFrame: { durableLsn: number; firstLsn: number } | undefined;
-  /** The types of those behind the frame that does not hold. */
-  types: Set<number>;
+  /** What later frames of this segment say. */
+  laterFrame: LaterFrame | undefined;
   /** Something other than zeros is there. */
   anything: boolean;
 }
 
 export async function searchRest(file: ReadableFile, from: number, end: number, salt: Salt): Promise<Rest> {
-  const rest: Rest = { laterFrame: undefined, types: new Set(), anything: false };
+  const rest: Rest = { laterFrame: undefined, anything: false };
   let next = from;
   for await (const { bytes, base } of pieces(file, from, end)) {
     if (lastNonZero(bytes) < 0) continue;
@@ -49,14 +47,7 @@ export async function searchRest(file: ReadableFile, from: number, end: number, 
       // Payloads of later frames are not searched: a record may hold a copy of a frame.
       if (offset < next) continue;
       next = offset + frameBytes(header.storedBytes);
-      const { durableLsn, firstLsn } = rest.laterFrame ?? { durableLsn: 0, firstLsn: Number.POSITIVE_INFINITY };
-      // The frame that does not hold may have a valid header itself, and says nothing about what is behind it.
-      const behind = offset > from;
-      rest.laterFrame = {
-        durableLsn: Math.max(durableLsn, header.durableLsn),
-        firstLsn: behind ? Math.min(firstLsn, header.firstLsn) : firstLsn,
-      };
-      if (behind) rest.types.add(header.type);
+      rest.laterFrame = withLaterFrame(rest.laterFrame, header, offset === from);
     }
   }
   return rest;

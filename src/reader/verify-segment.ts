@@ -223,8 +223,7 @@ export class SegmentVerifier {
     // Whatever was found by now, a living writer wrote behind this place; then there must be a frame here too.
     if (await this.#readOn()) return this.#seal === 'none' ? 'growing' : 'sound';
     if (header === undefined) return rest.laterFrame === undefined ? 'sound' : 'damaged';
-    // A seal is written only when everything before it is on disk.
-    if (rest.types.has(FrameType.Seal) || lostSeal) return 'damaged';
+    if (lostSeal) return 'damaged';
     const recycled = (header.flags & SegmentFlag.Recycled) !== 0;
     const leftOver = recycled ? (await this.#headerHere()) !== undefined : rest.anything;
     const { verdict } = verdictOf({

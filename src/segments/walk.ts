@@ -147,6 +147,16 @@ export function* headersIn(
   }
 }
 
+/** Adds what one more frame says. `itself`: it is the one that does not hold, though its header does. */
+export function withLaterFrame(known: LaterFrame | undefined, header: FrameHeader, itself: boolean): LaterFrame {
+  // About what is before it, the frame that does not hold says nothing that was not known.
+  const provesPrefix = !itself && (header.flags & HeaderFlag.PrefixDurable) !== 0;
+  return {
+    durableLsn: Math.max(known?.durableLsn ?? 0, header.durableLsn),
+    provesPrefix: (known?.provesPrefix ?? false) || provesPrefix,
+  };
+}
+
 /** Looks through `[offset, end of file)` for later frames of this segment and for anything that is not zero. */
 export function searchRemains(window: Window, offset: number, salt: Salt): Remains {
   const remains: Remains = { laterFrame: undefined, end: offset };
@@ -160,13 +170,7 @@ export function searchRemains(window: Window, offset: number, salt: Salt): Remai
     for (const { header, offset: at } of headersIn(bytes, base, salt)) {
       if (at < from) continue;
       from = at + frameBytes(header.storedBytes);
-      const known = remains.laterFrame;
-      // The frame that does not hold may have a valid header itself, and says nothing about what is behind it.
-      const provesPrefix = at !== offset && (header.flags & HeaderFlag.PrefixDurable) !== 0;
-      remains.laterFrame = {
-        durableLsn: Math.max(known?.durableLsn ?? 0, header.durableLsn),
-        provesPrefix: (known?.provesPrefix ?? false) || provesPrefix,
-      };
+      remains.laterFrame = withLaterFrame(remains.laterFrame, header, at === offset);
     }
   }
   return remains;
