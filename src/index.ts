@@ -7,6 +7,13 @@ export { connect, type Producer, type ProducerHandle } from './producer/connect.
 export type { LsnRange } from './producer/producer.js';
 export type { Reader } from './reader/reader.js';
 export {
+  type Damage,
+  type VerifyOptions,
+  type VerifyProgress,
+  type VerifyReport,
+  verifyLog,
+} from './reader/verify.js';
+export {
   type Bytes,
   type Durability,
   DurabilityLevel,

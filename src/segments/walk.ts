@@ -1,5 +1,6 @@
 import { crc32 } from '../format/checksum.js';
 import {
+  Field,
   FRAME_HEADER_BYTES,
   FRAME_MAGIC,
   type FrameHeader,
@@ -125,18 +126,37 @@ export const SEARCH_OVERLAP_BYTES = FRAME_HEADER_BYTES - 8;
 const MAGIC = Buffer.alloc(4);
 MAGIC.writeUInt32LE(FRAME_MAGIC);
 
-/** The valid frame headers of a segment within `bytes`, which start at `base` in the file. */
+/** The salt that the frame at `at` claims to have. */
+export function saltAt(view: DataView, at: number): Salt {
+  return { low: view.getUint32(at + Field.salt, true), high: view.getUint32(at + Field.salt + 4, true) };
+}
+
+/**
+ * The valid frame headers of a segment within `bytes`, which start at `base` in the file. Without a salt, because the
+ * segment's own header is lost, those of any segment.
+ */
 export function* headersIn(
   bytes: Buffer,
   base: number,
-  salt: Salt,
+  salt: Salt | undefined,
 ): Generator<{ offset: number; header: FrameHeader }, void, undefined> {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   for (let at = bytes.indexOf(MAGIC); at >= 0; at = bytes.indexOf(MAGIC, at + 1)) {
+    if (at + FRAME_HEADER_BYTES > bytes.byteLength) return;
     if ((base + at) % 8 !== 0) continue;
-    const header = readFrameHeader(view, bytes, at, salt);
+    const header = readFrameHeader(view, bytes, at, salt ?? saltAt(view, at));
     if (header !== undefined) yield { offset: base + at, header };
   }
+}
+
+/** Adds what one more frame says. `itself`: it is the one that does not hold, though its header does. */
+export function withLaterFrame(known: LaterFrame | undefined, header: FrameHeader, itself: boolean): LaterFrame {
+  // About what is before it, the frame that does not hold says nothing that was not known.
+  const provesPrefix = !itself && (header.flags & HeaderFlag.PrefixDurable) !== 0;
+  return {
+    durableLsn: Math.max(known?.durableLsn ?? 0, header.durableLsn),
+    provesPrefix: (known?.provesPrefix ?? false) || provesPrefix,
+  };
 }
 
 /** Looks through `[offset, end of file)` for later frames of this segment and for anything that is not zero. */
@@ -152,14 +172,8 @@ export function searchRemains(window: Window, offset: number, salt: Salt): Remai
     for (const { header, offset: at } of headersIn(bytes, base, salt)) {
       if (at < from) continue;
       from = at + frameBytes(header.storedBytes);
-      const known = remains.laterFrame;
       remains.lastFrameAt = at;
-      // The frame that does not hold may have a valid header itself, and says nothing about what is behind it.
-      const provesPrefix = at !== offset && (header.flags & HeaderFlag.PrefixDurable) !== 0;
-      remains.laterFrame = {
-        durableLsn: Math.max(known?.durableLsn ?? 0, header.durableLsn),
-        provesPrefix: (known?.provesPrefix ?? false) || provesPrefix,
-      };
+      remains.laterFrame = withLaterFrame(remains.laterFrame, header, at === offset);
     }
   }
   return remains;

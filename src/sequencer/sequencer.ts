@@ -227,6 +227,7 @@ export class Sequencer {
       if (!this.#current.hasRoom(FRAME_HEADER_BYTES)) return;
       this.#stampedLsn = this.#durableLsn;
       this.#current.writeStamp(this.#durableLsn, this.#dirtySince === undefined, this.#now());
+      this.#publishOffset();
       this.#dirtySince ??= this.#host.now();
     } catch (error) {
       if (!isFull(error)) this.#poison(error);
@@ -564,9 +565,13 @@ export class Sequencer {
     if (level === Level.Os) {
       control.set(Counter.records, this.#appended);
       // Before the watermark: whoever sees that finds where the file ends that holds it.
-      if (this.#current) control.set(Counter.segmentOffset, this.#current.info.endOffset);
+      this.#publishOffset();
     }
     control.publishCommit(level, this.#nextLsn - 1, this.#recordBytes, this.#host.now());
+  }
+
+  #publishOffset(): void {
+    this.#control.set(Counter.segmentOffset, this.#current?.info.endOffset ?? 0);
   }
 
   #announce(level: number): void {
@@ -688,7 +693,7 @@ export class Sequencer {
     control.set(Counter.fileBytes, segments.reduce((sum, segment) => sum + segment.fileBytes, 0) - growing);
     control.set(Counter.segmentId, this.#current?.info.id ?? 0);
     control.set(Counter.firstLsn, segments.length > 0 ? segments[0].firstLsn : this.#nextLsn);
-    control.set(Counter.segmentOffset, this.#current?.info.endOffset ?? 0);
+    this.#publishOffset();
   }
 
   /**

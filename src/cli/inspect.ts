@@ -1,0 +1,175 @@
+import fs from 'node:fs';
+import { toPlainError, WalError } from '../errors.js';
+import { FORMAT_VERSION, type SegmentHeader } from '../format/segment-header.js';
+import type { LogState } from '../format/state.js';
+import { inspectLog, openError, type RecoveryReport } from '../recovery/recover.js';
+import { chainOf, lastLsnOf } from '../segments/chain.js';
+import { LOCK_NAME, segmentIdOf, segmentName } from '../segments/names.js';
+import { readContent, readHeader, withFile } from '../segments/read-segment.js';
+import { NodeStorage } from '../storage/node-storage.js';
+import type { Storage } from '../storage/storage.js';
+import type { Lsn } from '../types.js';
+import type { Command } from './command.js';
+import { plural, size, table } from './figures.js';
+
+interface InspectedSegment {
+  file: string;
+  /** Null when the segment's header cannot be read. */
+  firstLsn: Lsn | null;
+  /** firstLsn - 1 when it holds no records. */
+  lastLsn: Lsn | null;
+  bytes: number;
+  state: 'sealed' | 'open';
+}
+
+interface Corruption {
+  verdict: 'corrupt';
+  message: string;
+  segment?: string;
+  offset?: number;
+  lsn?: Lsn;
+}
+
+interface Inspection {
+  /** Null when the log has no segment yet. */
+  logId: string | null;
+  formatVersion: number;
+  checkpoint: Lsn;
+  segments: InspectedSegment[];
+  subscriptions: { name: string; acknowledged: Lsn; lag: number }[];
+  /** What opening the log would find. */
+  recovery: RecoveryReport | Corruption;
+}
+
+export const inspect: Command = {
+  name: 'inspect',
+  synopsis: 'DIR',
+  summary: 'Shows what a log consists of, and what opening it would find.',
+  details:
+    'Reads the headers and the end of the log only, and changes nothing; another process may be writing to it.\n' +
+    "Use 'ringwal verify' to read everything.",
+  options: {},
+  positionals: { least: 1, most: 1 },
+  async run({ positionals: [directory], values, out }) {
+    const inspection = inspectDirectory(directory);
+    await out.write(values.json === true ? `${JSON.stringify(inspection)}\n` : describe(inspection));
+    return 0;
+  },
+};
+
+function inspectDirectory(directory: string): Inspection {
+  const storage = new NodeStorage(directory);
+  try {
+    if (!holdsLog(directory)) throw new WalError('ERR_WAL_NOT_FOUND', `There is no log in ${directory}.`);
+    return inspectStorage(storage, directory);
+  } catch (error) {
+    throw openError(error, directory);
+  }
+}
+
+function holdsLog(directory: string): boolean {
+  if (!fs.statSync(directory, { throwIfNoEntry: false })?.isDirectory()) return false;
+  return fs.readdirSync(directory).some((name) => name === LOCK_NAME || segmentIdOf(name) !== undefined);
+}
+
+function inspectStorage(storage: Storage, directory: string): Inspection {
+  const { names, headers } = segmentsOf(storage);
+  const newest = names[names.length - 1];
+  const last = contentOf(storage, newest, headers.get(newest));
+  const known = [...headers.values()].filter((header) => header !== undefined).pop();
+  const state = last?.state ?? known?.state;
+  const lastLsn = last?.lastLsn ?? known?.previous.lastLsn ?? 0;
+  return {
+    logId: known === undefined ? null : Buffer.from(known.logId).toString('hex'),
+    formatVersion: FORMAT_VERSION,
+    checkpoint: state?.checkpoint ?? 0,
+    segments: names.map((file, i) => ({
+      file,
+      firstLsn: headers.get(file)?.firstLsn ?? null,
+      lastLsn: endOf(file, headers.get(names[i + 1])) ?? contentOf(storage, file, headers.get(file))?.lastLsn ?? null,
+      bytes: withFile(storage, file, (opened) => opened.size()),
+      state: file === newest && !last?.sealed ? 'open' : 'sealed',
+    })),
+    subscriptions: Object.entries(state?.subscriptions ?? {}).map(([name, { acknowledged }]) => ({
+      name,
+      acknowledged,
+      lag: lastLsn - acknowledged,
+    })),
+    recovery: whatRecoverySays(storage, directory),
+  };
+}
+
+/** The files of the log, and their headers as far as they can be read: that they cannot is recovery's to say. */
+function segmentsOf(storage: Storage): { names: string[]; headers: Map<string, SegmentHeader | undefined> } {
+  const files = storage.list().filter((name) => segmentIdOf(name) !== undefined);
+  const headers = new Map(files.map((name) => [name, orUndefined(() => withFile(storage, name, readHeader))] as const));
+  const readable = [...headers.values()].filter((header) => header !== undefined);
+  const chain = new Set(chainOf(readable).map(({ header }) => segmentName(header.segmentId)));
+  // A segment that was cut away is no part of the log any more, and not in the chain.
+  const names = files.filter((name) => chain.has(name) || headers.get(name) === undefined);
+  return { names, headers };
+}
+
+/** The last LSN of a segment, as the one that follows directly tells it. */
+function endOf(name: string, next: SegmentHeader | undefined): Lsn | undefined {
+  if (next === undefined || next.previous.segmentId !== segmentIdOf(name)) return undefined;
+  return lastLsnOf({ header: next, next });
+}
+
+/** Undefined when there is no such segment, or it cannot be read. */
+function contentOf(
+  storage: Storage,
+  name: string | undefined,
+  header: SegmentHeader | undefined,
+): { lastLsn: Lsn; sealed: boolean; state: LogState } | undefined {
+  if (name === undefined || header === undefined) return undefined;
+  return orUndefined(() => withFile(storage, name, (file) => readContent(file, header)));
+}
+
+function orUndefined<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof WalError && error.code === 'ERR_WAL_CORRUPT') return undefined;
+    throw error;
+  }
+}
+
+function whatRecoverySays(storage: Storage, directory: string): RecoveryReport | Corruption {
+  const startedAt = performance.now();
+  try {
+    const { report } = inspectLog(storage, 'tolerate-torn-tail');
+    return { ...report, durationMs: performance.now() - startedAt };
+  } catch (error) {
+    const { code, message, segment, offset, lsn } = toPlainError(openError(error, directory));
+    if (code !== 'ERR_WAL_CORRUPT') throw error;
+    return { verdict: 'corrupt', message, segment, offset, lsn };
+  }
+}
+
+function describe({ logId, formatVersion, checkpoint, segments, subscriptions, recovery }: Inspection): string {
+  const rows = segments.map(({ file, firstLsn, lastLsn, bytes, state }) => [
+    file,
+    firstLsn ?? '?',
+    lastLsn ?? '?',
+    size(bytes),
+    state,
+  ]);
+  const readers = subscriptions.map(({ name, acknowledged, lag }) => [name, acknowledged, lag]);
+  return [
+    `log ${logId ?? '(nothing written yet)'}, format ${formatVersion}, checkpoint at LSN ${checkpoint}\n`,
+    `\n${plural(segments.length, 'segment')}\n`,
+    rows.length > 0 ? table(['file', 'first LSN', 'last LSN', 'size', 'state'], rows) : '',
+    readers.length > 0 ? `\n${plural(readers.length, 'subscription')}\n` : '',
+    readers.length > 0 ? table(['name', 'acknowledged', 'lag'], readers) : '',
+    `\nopening it would find: ${outlook(recovery)}\n`,
+  ].join('');
+}
+
+function outlook(recovery: RecoveryReport | Corruption): string {
+  if (recovery.verdict === 'corrupt') return `corrupt. ${(recovery as Corruption).message}`;
+  const { verdict, records, firstLsn, lastLsn, discardedBytes } = recovery as RecoveryReport;
+  const range = records === 0 ? '' : `, LSN ${firstLsn} to ${lastLsn}`;
+  const cut = verdict === 'torn-tail' ? `, ${size(discardedBytes)} to be cut off at the end` : '';
+  return `${verdict}, ${plural(records, 'record')}${range}${cut}`;
+}

@@ -1,0 +1,346 @@
+import { FRAME_HEADER_BYTES, type FrameHeader, FrameType, frameBytes, readFrameHeader } from '../format/frame.js';
+import { addToIndex, decodeSeal, type IndexEntry, readSealFooter, SEAL_FOOTER_BYTES } from '../format/seal.js';
+import { SEGMENT_HEADER_UNIT, SegmentFlag, type SegmentHeader } from '../format/segment-header.js';
+import { decodePositions, decodeState, EMPTY_STATE, type LogState, withPositions } from '../format/state.js';
+import { describeRow, verdictOf } from '../recovery/verdict.js';
+import { type Expectation, saltAt } from '../segments/walk.js';
+import type { Lsn } from '../types.js';
+import type { ChunkMemory } from './chunks.js';
+import type { ReadableFile } from './files.js';
+import { FrameStream } from './frame-stream.js';
+import { findFrame, firstNonZero, isTorn, searchRest } from './search.js';
+
+/** One place where a log is not what was written. */
+export interface Damage {
+  /** The file's name, as `inspect` prints it. */
+  segment: string;
+  /** Bytes from the start of that file. */
+  offset: number;
+  /** The log sequence number that was expected there. */
+  lsn: Lsn;
+  reason: string;
+}
+
+/** A segment, and what its neighbours say about it. */
+export interface Subject {
+  name: string;
+  /** Undefined when it cannot be read, which is damage that was reported already. */
+  header: SegmentHeader | undefined;
+  /** The header of the segment that follows directly, which repeats where this one ends. */
+  next: SegmentHeader | undefined;
+  /** What it holds above this was cut away later; undefined for the last segment. */
+  lastLsn: Lsn | undefined;
+  isLast: boolean;
+  /** What the segments before lead to; for a segment whose own header does not say. */
+  expectedLsn: Lsn;
+}
+
+export interface SegmentFindings {
+  /** Records that are readable. */
+  records: number;
+  /** The first and last of them; 0 when there are none. */
+  firstLsn: Lsn;
+  lastLsn: Lsn;
+  /** The last LSN that the segment should hold. */
+  endLsn: Lsn;
+  damage: Damage[];
+  /** It is the last and ends in an unfinished group, which nobody was promised. */
+  torn: boolean;
+  /** The newest state in it. */
+  state: LogState | undefined;
+}
+
+/** Larger than a reader's chunks: the memory is used again and again, and fewer calls are quicker. */
+const CHUNK_BYTES = 1024 * 1024;
+
+/** A writer may be at work: this often is its progress followed before its end is taken for the end. */
+const MOST_CATCHING_UP = 3;
+
+/** Reads one segment from its first frame to its end, and past every damage to what is readable behind it. */
+export class SegmentVerifier {
+  readonly #file: ReadableFile;
+  readonly #subject: Subject;
+  readonly #memory: ChunkMemory;
+  readonly #findings: SegmentFindings;
+  readonly #onChunk: (offset: number, records: number) => void;
+  /** The frame that is expected next. */
+  #offset: number;
+  #expected: Expectation;
+  /** Behind the last byte that may belong to the segment. */
+  #end = 0;
+  #seal: 'none' | 'valid' | 'damaged' = 'none';
+  /** A seal of recovery has no index, and may stand over a tail that was cut. */
+  #sealedByRecovery = false;
+  readonly #index: IndexEntry[] = [];
+
+  constructor(
+    file: ReadableFile,
+    subject: Subject,
+    memory: ChunkMemory,
+    onChunk: (offset: number, records: number) => void,
+  ) {
+    this.#file = file;
+    this.#subject = subject;
+    this.#memory = memory;
+    this.#onChunk = onChunk;
+    const { header, expectedLsn } = subject;
+    this.#offset = header?.headerBytes ?? SEGMENT_HEADER_UNIT;
+    this.#expected = {
+      salt: header?.salt ?? { low: 0, high: 0 },
+      lsn: header?.firstLsn ?? expectedLsn,
+      previousCrc: header?.headerCrc ?? 0,
+    };
+    this.#findings = {
+      records: 0,
+      firstLsn: 0,
+      lastLsn: 0,
+      endLsn: 0,
+      damage: [],
+      torn: false,
+      state: header?.state,
+    };
+  }
+
+  async verify(): Promise<SegmentFindings> {
+    const { header, next } = this.#subject;
+    await this.#measure();
+    if (header !== undefined || (await this.#findBeginning())) await this.#readToEnd();
+    if (next !== undefined) this.#compareWith(next);
+    if (this.#seal === 'valid') await this.#checkBehindSeal();
+    this.#findings.endLsn = this.#subject.lastLsn ?? this.#expected.lsn - 1;
+    return this.#findings;
+  }
+
+  async #measure(): Promise<void> {
+    const size = await this.#file.size();
+    this.#end = Math.min(size, this.#subject.next?.previous.endOffset ?? size);
+  }
+
+  /** The segment's header is lost: the first frame tells the salt, and where to begin. */
+  async #findBeginning(): Promise<boolean> {
+    const found = await findFrame(this.#file, this.#offset, this.#end, undefined);
+    if (found === undefined) return false;
+    const bytes = Buffer.alloc(FRAME_HEADER_BYTES);
+    await this.#file.read(bytes, found.offset);
+    const salt = saltAt(new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), 0);
+    this.#expected = { salt, lsn: found.header.firstLsn, previousCrc: found.header.previousCrc };
+    this.#offset = found.offset;
+    return true;
+  }
+
+  async #readToEnd(): Promise<void> {
+    const { isLast, next } = this.#subject;
+    let catchingUp = 0;
+    for (;;) {
+      await this.#readOn();
+      if (this.#seal !== 'none') return;
+      // A segment that was cut at recovery on a full disk has no seal, but a successor.
+      if (this.#offset === next?.previous.endOffset) return;
+      if (isLast) {
+        const end = await this.#judgeEnd();
+        if (end === 'sound' || (end === 'growing' && catchingUp === MOST_CATCHING_UP)) return;
+        if (end === 'growing') {
+          catchingUp++;
+          continue;
+        }
+      }
+      if (!(await this.#passDamage())) return;
+    }
+  }
+
+  /** Reads frames as long as they hold. Returns whether there were any. */
+  async #readOn(): Promise<boolean> {
+    const before = this.#offset;
+    const stream = new FrameStream(this.#file, this.#offset, this.#end, this.#expected, {
+      memory: this.#memory,
+      chunkBytes: CHUNK_BYTES,
+    });
+    try {
+      for (let more = true; more; ) {
+        more = await stream.advance((header, bytes, at, offset) => this.#visit(header, bytes, at, offset));
+        this.#offset = stream.offset;
+        this.#expected = { ...this.#expected, lsn: stream.lsn, previousCrc: stream.lastHeaderCrc };
+        this.#onChunk(this.#offset, this.#findings.records);
+      }
+    } finally {
+      await stream.settle();
+    }
+    return this.#offset !== before;
+  }
+
+  #visit(header: FrameHeader, bytes: Uint8Array, at: number, offset: number): boolean {
+    const { storedBytes, records, firstLsn, type } = header;
+    const padding = frameBytes(storedBytes) - FRAME_HEADER_BYTES - storedBytes;
+    for (let i = 0; i < padding; i++) {
+      if (bytes[at + storedBytes + i] === 0) continue;
+      this.#damaged(offset + FRAME_HEADER_BYTES + storedBytes + i, 'a byte behind a frame is not zero', firstLsn);
+      break;
+    }
+    if (records > 0) {
+      this.#count(firstLsn, Math.min(firstLsn + records - 1, this.#subject.lastLsn ?? Number.MAX_SAFE_INTEGER));
+      addToIndex(this.#index, offset, firstLsn, header.timestamp);
+    }
+    if (type === FrameType.Records) return true;
+    return this.#visitOwn(type, bytes.subarray(at, at + storedBytes), offset);
+  }
+
+  #count(first: Lsn, last: Lsn): void {
+    if (last < first) return;
+    const findings = this.#findings;
+    if (findings.records === 0) findings.firstLsn = first;
+    findings.records += last - first + 1;
+    findings.lastLsn = last;
+  }
+
+  /** A frame that the log wrote for itself. */
+  #visitOwn(type: number, payload: Uint8Array, offset: number): boolean {
+    try {
+      const findings = this.#findings;
+      if (type === FrameType.State) findings.state = decodeState(payload);
+      if (type === FrameType.Positions) {
+        findings.state = withPositions(findings.state ?? EMPTY_STATE, decodePositions(payload));
+      }
+      if (type !== FrameType.Seal) return true;
+      const seal = decodeSeal(payload);
+      this.#findings.state = seal.state;
+      this.#sealedByRecovery = seal.index.length === 0;
+      if (!this.#sealedByRecovery && this.#findings.damage.length === 0 && !sameIndex(seal.index, this.#index)) {
+        this.#damaged(offset, 'the index in the seal does not match the frames');
+      }
+    } catch (error) {
+      this.#damaged(offset, lowerFirst((error as Error).message));
+    }
+    if (type === FrameType.Seal) this.#seal = 'valid';
+    return type !== FrameType.Seal;
+  }
+
+  /** Where the frames of the last segment end: is that sound, or damage? By the verdict table of recovery. */
+  async #judgeEnd(): Promise<'sound' | 'growing' | 'damaged'> {
+    const { header } = this.#subject;
+    await this.#measure();
+    const rest = await searchRest(this.#file, this.#offset, this.#end, this.#expected.salt);
+    const lostSeal = await this.#isLostSeal();
+    // Whatever was found by now, a living writer wrote behind this place; then there must be a frame here too.
+    if (await this.#readOn()) return this.#seal === 'none' ? 'growing' : 'sound';
+    if (header === undefined) return rest.laterFrame === undefined ? 'sound' : 'damaged';
+    if (lostSeal) return 'damaged';
+    const recycled = (header.flags & SegmentFlag.Recycled) !== 0;
+    const leftOver = recycled ? (await this.#headerHere()) !== undefined : rest.anything;
+    const { verdict } = verdictOf({
+      isLast: true,
+      sealed: false,
+      fullSize: this.#end >= header.segmentBytes || (header.flags & SegmentFlag.Growing) !== 0,
+      expectedLsn: this.#expected.lsn,
+      laterFrame: rest.laterFrame,
+      leftOver,
+    });
+    this.#findings.torn = verdict === 'torn-tail';
+    return verdict === 'corrupt' ? 'damaged' : 'sound';
+  }
+
+  /**
+   * Whether a seal stood here, at the end of the file, and was changed since. The size of a growing segment does not tell
+   * that it was sealed; but one that was not written to its end lacks whole sectors, and this one lacks none.
+   */
+  async #isLostSeal(): Promise<boolean> {
+    if (((this.#subject.header?.flags ?? 0) & SegmentFlag.Growing) === 0) return false;
+    const footer = Buffer.alloc(SEAL_FOOTER_BYTES);
+    const header = await this.#headerHere();
+    let end = this.#end;
+    if (header === undefined) {
+      await this.#file.read(footer, end - SEAL_FOOTER_BYTES);
+      if (readSealFooter(footer, end) !== this.#offset) return false;
+    } else {
+      end = this.#offset + frameBytes(header.storedBytes);
+      if (header.type !== FrameType.Seal || end > this.#end) return false;
+    }
+    const bytes = Buffer.alloc(end - this.#offset);
+    await this.#file.read(bytes, this.#offset);
+    return !isTorn(bytes, this.#offset);
+  }
+
+  /** Notes what is wrong here and moves on to the next frame that can be read. Returns false when there is none. */
+  async #passDamage(): Promise<boolean> {
+    const header = await this.#headerHere();
+    if (header === undefined) {
+      const atEnd = this.#offset + FRAME_HEADER_BYTES > this.#end;
+      this.#damaged(
+        this.#offset,
+        atEnd ? describeRow(this.#subject.isLast ? 'G' : 'B', this.#expected.lsn) : 'no frame header holds here',
+      );
+      return this.#searchOn();
+    }
+    const { firstLsn, previousCrc, storedBytes, records, type, headerCrc } = header;
+    if (firstLsn !== this.#expected.lsn || previousCrc !== this.#expected.previousCrc) {
+      this.#damaged(this.#offset, `the frame here starts at LSN ${firstLsn} and does not follow the one before it`);
+      this.#expected = { ...this.#expected, lsn: firstLsn, previousCrc };
+      return true;
+    }
+    const total = frameBytes(storedBytes);
+    if (this.#offset + total > this.#end) {
+      this.#damaged(this.#offset, 'the file ends within this frame');
+      return this.#searchOn();
+    }
+    const what = records > 0 ? ` (LSN ${firstLsn} to ${firstLsn + records - 1})` : '';
+    this.#damaged(this.#offset, `the content of this frame does not match its checksum${what}`);
+    if (type === FrameType.Seal) this.#seal = 'damaged';
+    this.#offset += total;
+    this.#expected = { ...this.#expected, lsn: firstLsn + records, previousCrc: headerCrc };
+    return type !== FrameType.Seal;
+  }
+
+  async #searchOn(): Promise<boolean> {
+    const found = await findFrame(this.#file, this.#offset + 8, this.#end, this.#expected.salt);
+    if (found === undefined) return false;
+    this.#offset = found.offset;
+    const { firstLsn, previousCrc } = found.header;
+    this.#expected = { ...this.#expected, lsn: firstLsn, previousCrc };
+    return true;
+  }
+
+  async #headerHere(): Promise<FrameHeader | undefined> {
+    if (this.#offset + FRAME_HEADER_BYTES > this.#end) return undefined;
+    const bytes = Buffer.alloc(FRAME_HEADER_BYTES);
+    await this.#file.read(bytes, this.#offset);
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    return readFrameHeader(view, bytes, 0, this.#expected.salt);
+  }
+
+  /** The successor repeats where this segment ended. Only worth comparing with a segment that is whole. */
+  #compareWith({ previous, segmentId }: SegmentHeader): void {
+    if (this.#findings.damage.length > 0 || this.#subject.header === undefined) return;
+    const { lsn, previousCrc } = this.#expected;
+    if (previous.lastLsn === lsn - 1 && previous.endOffset === this.#offset && previous.headerCrc === previousCrc)
+      return;
+    this.#damaged(
+      this.#offset,
+      `it ends here, at LSN ${lsn - 1}, and segment ${segmentId} says that it ended at byte ${previous.endOffset}, at LSN ${previous.lastLsn}`,
+    );
+  }
+
+  /** The end of a file that was prepared and not used is zeros, unless it held something before. */
+  async #checkBehindSeal(): Promise<void> {
+    const { header } = this.#subject;
+    if (header === undefined || this.#sealedByRecovery || (header.flags & SegmentFlag.Recycled) !== 0) return;
+    const stray = await firstNonZero(this.#file, this.#offset, await this.#file.size());
+    if (stray !== undefined) this.#damaged(stray, 'a byte behind the seal is not zero');
+  }
+
+  #damaged(offset: number, reason: string, lsn = this.#expected.lsn): void {
+    this.#findings.damage.push({ segment: this.#subject.name, offset, lsn, reason });
+  }
+}
+
+function sameIndex(a: IndexEntry[], b: IndexEntry[]): boolean {
+  return (
+    a.length === b.length &&
+    a.every(
+      ({ offset, firstLsn, timestamp }, i) =>
+        offset === b[i].offset && firstLsn === b[i].firstLsn && timestamp === b[i].timestamp,
+    )
+  );
+}
+
+function lowerFirst(text: string): string {
+  return text.charAt(0).toLowerCase() + text.slice(1).replace(/\.$/, '');
+}
