@@ -36,7 +36,8 @@ import { LogCursor } from './reader/log-cursor.js';
 import type { LogSource } from './reader/log-source.js';
 import { type ReadProgress, type ReadRequest, readLog } from './reader/read-log.js';
 import { Reader } from './reader/reader.js';
-import { inspectLog, openError, type Recovered, type RecoveryReport } from './recovery/recover.js';
+import { inspectLive } from './recovery/inspect-live.js';
+import { openError, type Recovered, type RecoveryReport } from './recovery/recover.js';
 import { Counter } from './ring/control.js';
 import { LOCK_NAME, segmentIdOf } from './segments/names.js';
 import { NodeStorage, syncDirectory } from './storage/node-storage.js';
@@ -186,16 +187,16 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     const absolute = path.resolve(directory);
     try {
       prepareDirectory(absolute, resolved);
-      if (resolved.readOnly) return openReadOnly(absolute, resolved);
+      if (resolved.readOnly) return await openReadOnly(absolute, resolved);
       return new WriteAheadLog(absolute, resolved, await Coordinator.open(absolute, resolved));
     } catch (error) {
       if (resolved.signal?.aborted && error === resolved.signal.reason) throw error;
       throw openError(error, absolute);
     }
 
-    function openReadOnly(at: string, how: ResolvedOptions): WriteAheadLog {
+    async function openReadOnly(at: string, how: ResolvedOptions): Promise<WriteAheadLog> {
       const startedAt = performance.now();
-      const recovered = inspectLog(new NodeStorage(at), how.recoveryMode);
+      const recovered = await inspectLive(new NodeStorage(at), how.recoveryMode);
       recovered.report.durationMs = performance.now() - startedAt;
       return new WriteAheadLog(at, how, recovered);
     }

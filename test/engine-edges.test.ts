@@ -4,13 +4,14 @@ import t from 'tap';
 import { Appender } from '../src/producer/appender.js';
 import { Catalog } from '../src/reader/catalog.js';
 import { nodeFiles, type ReadableFiles } from '../src/reader/files.js';
+import { inspectLive } from '../src/recovery/inspect-live.js';
 import { inspectLog } from '../src/recovery/recover.js';
 import { Control } from '../src/ring/control.js';
 import { Ring, RingPhase, RingSlot } from '../src/ring/ring.js';
 import { Member } from '../src/sequencer/member.js';
 import { Sequencer } from '../src/sequencer/sequencer.js';
 import { NodeStorage } from '../src/storage/node-storage.js';
-import { numbers, openLog, type Scope, temporaryDirectory } from './helpers.js';
+import { failsWith, numbers, openLog, type Scope, temporaryDirectory } from './helpers.js';
 
 const DISK = 2;
 const OS = 1;
@@ -199,6 +200,38 @@ t.test('what a writer adds while the log is inspected is not taken for damage', 
   const { report } = inspectLog(new Live(directory), 'tolerate-torn-tail');
   t.ok(report.lastLsn >= 1 && report.lastLsn <= control.watermark(DISK));
   engine.close();
+});
+
+t.test('a group that a writer is in the middle of is no torn tail to a read-only open', async (t) => {
+  const { directory, engine, producer } = sequencer(t, 0);
+  const { append } = producer(0);
+  append(DISK);
+  engine.step();
+  const [name] = fs.readdirSync(directory).filter((file) => file.endsWith('.wal'));
+  const file = path.join(directory, name);
+  const before = fs.readFileSync(file);
+  append(DISK);
+  engine.step();
+  const after = fs.readFileSync(file);
+  // The first look finds half of the frame, the next one all of it.
+  const half = Buffer.from(before);
+  after.copy(half, 0, 0, after.indexOf('RWLF', 4096 + 64) + 40);
+  class Live extends NodeStorage {
+    looks = 0;
+    override list(folder?: string) {
+      if (folder === undefined) fs.writeFileSync(file, ++this.looks === 1 ? half : after);
+      return super.list(folder);
+    }
+  }
+  for (const mode of ['tolerate-torn-tail', 'strict'] as const) {
+    const { report } = await inspectLive(new Live(directory), mode);
+    t.match(report, { verdict: 'clean', lastLsn: 2 });
+  }
+  fs.writeFileSync(file, half);
+  const torn = await inspectLive(new NodeStorage(directory), 'tolerate-torn-tail');
+  t.match(torn.report, { verdict: 'torn-tail', lastLsn: 1 }, 'one that stays is one');
+  await failsWith(t, 'ERR_WAL_CORRUPT', inspectLive(new NodeStorage(directory), 'strict'));
+  fs.writeFileSync(file, after);
 });
 
 t.test('a segment that is cleaned up while the log is inspected is not missed', async (t) => {
