@@ -12,6 +12,7 @@ import { Random } from './simulation/random.js';
 import { encodedBytes, idOf, writeRecord } from './simulation/records.js';
 
 const SALT = { low: 0xdeadbeef, high: 0x01020304 };
+const POSITION = { acknowledged: 1, level: 'disk' as const };
 const ROUNDS = 4000;
 
 /** Runs a decoder on hostile bytes: it may answer or throw a WalError, and nothing else. */
@@ -75,7 +76,9 @@ t.test('integers, checksums and alignment are what they should be at their edges
 });
 
 t.test('a segment header comes back as it was written, in one block or more', (t) => {
-  const many = Object.fromEntries(Array.from({ length: 500 }, (_, i) => [`consumer-${i}`, i]));
+  const many = Object.fromEntries(
+    Array.from({ length: 500 }, (_, i) => [`consumer-${i}`, { acknowledged: i, level: 'disk' as const }]),
+  );
   for (const state of [EMPTY_STATE, { checkpoint: 5, low: 3, subscriptions: many }]) {
     const { fields, bytes, headerCrc } = header(state);
     t.equal(bytes.byteLength % 4096, 0);
@@ -192,7 +195,7 @@ t.test('a count or a length that lies makes records corrupt, soon and without me
 });
 
 t.test('a seal and a state come back as they were written, with what a newer version adds', (t) => {
-  const state = { checkpoint: 7, low: 3, subscriptions: { a: 1 }, later: [1, 2] } as typeof EMPTY_STATE;
+  const state = { checkpoint: 7, low: 3, subscriptions: { a: POSITION }, later: [1, 2] } as typeof EMPTY_STATE;
   const index = [
     { offset: 4096, firstLsn: 1, timestamp: 5 },
     { offset: 2 ** 33, firstLsn: 2 ** 40, timestamp: 6 },
@@ -211,7 +214,7 @@ t.test('a seal and a state come back as they were written, with what a newer ver
 
 t.test('random and mutated bytes make every decoder answer or throw a WalError', (t) => {
   const random = new Random(20);
-  const { bytes } = header({ checkpoint: 1, low: 1, subscriptions: { a: 1 } });
+  const { bytes } = header({ checkpoint: 1, low: 1, subscriptions: { a: POSITION } });
   const records = Buffer.alloc(4096);
   const recordsEnd = [1, 2, 3, 4, 5].reduce((at, id) => writeRecord(records, at, id), 0);
   const seal = encodeSeal({ state: EMPTY_STATE, index: [{ offset: 4096, firstLsn: 1, timestamp: 1 }] }, 4096);
