@@ -12,6 +12,7 @@ import { Random } from './simulation/random.js';
 import { encodedBytes, idOf, writeRecord } from './simulation/records.js';
 
 const SALT = { low: 0xdeadbeef, high: 0x01020304 };
+const POSITION = { acknowledged: 1, level: 'disk' as const };
 const ROUNDS = 4000;
 
 /** Runs a decoder on hostile bytes: it may answer or throw a WalError, and nothing else. */
@@ -194,12 +195,7 @@ t.test('a count or a length that lies makes records corrupt, soon and without me
 });
 
 t.test('a seal and a state come back as they were written, with what a newer version adds', (t) => {
-  const state = {
-    checkpoint: 7,
-    low: 3,
-    subscriptions: { a: { acknowledged: 1, level: 'disk' as const } },
-    later: [1, 2],
-  } as typeof EMPTY_STATE;
+  const state = { checkpoint: 7, low: 3, subscriptions: { a: POSITION }, later: [1, 2] } as typeof EMPTY_STATE;
   const index = [
     { offset: 4096, firstLsn: 1, timestamp: 5 },
     { offset: 2 ** 33, firstLsn: 2 ** 40, timestamp: 6 },
@@ -218,11 +214,7 @@ t.test('a seal and a state come back as they were written, with what a newer ver
 
 t.test('random and mutated bytes make every decoder answer or throw a WalError', (t) => {
   const random = new Random(20);
-  const { bytes } = header({
-    checkpoint: 1,
-    low: 1,
-    subscriptions: { a: { acknowledged: 1, level: 'disk' as const } },
-  });
+  const { bytes } = header({ checkpoint: 1, low: 1, subscriptions: { a: POSITION } });
   const records = Buffer.alloc(4096);
   const recordsEnd = [1, 2, 3, 4, 5].reduce((at, id) => writeRecord(records, at, id), 0);
   const seal = encodeSeal({ state: EMPTY_STATE, index: [{ offset: 4096, firstLsn: 1, timestamp: 1 }] }, 4096);

@@ -2,7 +2,8 @@ import fs from 'node:fs';
 import { toPlainError, WalError } from '../errors.js';
 import { FORMAT_VERSION, type SegmentHeader } from '../format/segment-header.js';
 import type { LogState } from '../format/state.js';
-import { inspectLog, openError, type RecoveryReport } from '../recovery/recover.js';
+import { inspectLive } from '../recovery/inspect-live.js';
+import { openError, type RecoveryReport } from '../recovery/recover.js';
 import { chainOf, lastLsnOf } from '../segments/chain.js';
 import { LOCK_NAME, segmentIdOf, segmentName } from '../segments/names.js';
 import { readContent, readHeader, withFile } from '../segments/read-segment.js';
@@ -51,17 +52,17 @@ export const inspect: Command = {
   options: {},
   positionals: { least: 1, most: 1 },
   async run({ positionals: [directory], values, out }) {
-    const inspection = inspectDirectory(directory);
+    const inspection = await inspectDirectory(directory);
     await out.write(values.json === true ? `${JSON.stringify(inspection)}\n` : describe(inspection));
     return 0;
   },
 };
 
-function inspectDirectory(directory: string): Inspection {
+async function inspectDirectory(directory: string): Promise<Inspection> {
   const storage = new NodeStorage(directory);
   try {
     if (!holdsLog(directory)) throw new WalError('ERR_WAL_NOT_FOUND', `There is no log in ${directory}.`);
-    return inspectStorage(storage, directory);
+    return await inspectStorage(storage, directory);
   } catch (error) {
     throw openError(error, directory);
   }
@@ -72,7 +73,7 @@ function holdsLog(directory: string): boolean {
   return fs.readdirSync(directory).some((name) => name === LOCK_NAME || segmentIdOf(name) !== undefined);
 }
 
-function inspectStorage(storage: Storage, directory: string): Inspection {
+async function inspectStorage(storage: Storage, directory: string): Promise<Inspection> {
   const { names, headers } = segmentsOf(storage);
   const newest = names[names.length - 1];
   const last = contentOf(storage, newest, headers.get(newest));
@@ -95,7 +96,7 @@ function inspectStorage(storage: Storage, directory: string): Inspection {
       acknowledged,
       lag: lastLsn - acknowledged,
     })),
-    recovery: whatRecoverySays(storage, directory),
+    recovery: await whatRecoverySays(storage, directory),
   };
 }
 
@@ -135,10 +136,10 @@ function orUndefined<T>(read: () => T): T | undefined {
   }
 }
 
-function whatRecoverySays(storage: Storage, directory: string): RecoveryReport | Corruption {
+async function whatRecoverySays(storage: Storage, directory: string): Promise<RecoveryReport | Corruption> {
   const startedAt = performance.now();
   try {
-    const { report } = inspectLog(storage, 'tolerate-torn-tail');
+    const { report } = await inspectLive(storage, 'tolerate-torn-tail');
     return { ...report, durationMs: performance.now() - startedAt };
   } catch (error) {
     const { code, message, segment, offset, lsn } = toPlainError(openError(error, directory));

@@ -46,7 +46,7 @@ export class LogCursor {
     const visit: CursorVisitor = (frame, bytes, at) => {
       const { type, firstLsn, records: count, storedBytes, timestamp } = frame;
       if (type === FrameType.Records && firstLsn + count > this.#next) {
-        decodeRecords(bytes, at, at + storedBytes, count, firstLsn, timestamp, this.#next, to, records);
+        decodeRecords(bytes, at, at + storedBytes, count, firstLsn, timestamp, this.#next, this.#lastHere(to), records);
       }
       return true;
     };
@@ -81,16 +81,21 @@ export class LogCursor {
     const stream = this.#stream!;
     const live = this.#entry!.next === undefined ? this.#source.liveEnd(this.#entry!.header.segmentId) : undefined;
     if (live !== undefined) stream.extend(live);
-    const last = Math.min(to, this.#entry!.lastLsn ?? to);
+    const last = this.#lastHere(to);
     let progress = false;
     const more = await stream.advance((frame, bytes, at) => {
       progress = true;
       if (frame.type === FrameType.Seal) this.#sealed = true;
       const goOn = visit(frame, bytes, at) !== false;
-      this.#next = Math.max(this.#next, Math.min(frame.firstLsn + frame.records, to + 1));
+      this.#next = Math.max(this.#next, Math.min(frame.firstLsn + frame.records, last + 1));
       return goOn && !this.#sealed;
     }, last);
     return more || progress ? true : this.#atEnd(to);
+  }
+
+  /** Up to where this segment's records belong to the log: a cut may go through the middle of a frame. */
+  #lastHere(to: Lsn): Lsn {
+    return Math.min(to, this.#entry!.lastLsn ?? to);
   }
 
   /** The frames of this segment ended. Is that its end, the end of the log so far, or damage? */

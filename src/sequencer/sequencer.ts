@@ -323,6 +323,7 @@ export class Sequencer {
       const kept = this.#sealed.filter((segment) => segment.firstLsn <= lsn);
       const gone = this.#sealed.filter((segment) => segment.firstLsn > lsn);
       const last = kept.at(-1);
+      const before = { end: this.#end, state: this.#state, nextLsn: this.#nextLsn };
       this.#end = {
         segmentId: last?.id ?? 0,
         lastLsn: last?.lastLsn ?? lsn,
@@ -331,7 +332,15 @@ export class Sequencer {
       };
       this.#state = state;
       this.#nextLsn = lsn + 1;
-      this.#createSegment(spare, SegmentFlag.Truncates);
+      try {
+        this.#createSegment(spare, SegmentFlag.Truncates);
+      } catch (error) {
+        // The disk is full: nothing was cut off, and the log goes on where it was.
+        this.#end = before.end;
+        this.#state = before.state;
+        this.#nextLsn = before.nextLsn;
+        throw error;
+      }
       if (last !== undefined) last.lastLsn = lsn;
       this.#sealed.splice(0, this.#sealed.length, ...kept);
       this.#durableLsn = lsn;

@@ -18,6 +18,9 @@ export function hold(condition: boolean, invariant: string, message: () => strin
   if (!condition) throw new Violation(invariant, message());
 }
 
+/** No append has more records. */
+export const APPEND_RECORDS = 64;
+
 interface Place {
   id: number;
   producer: number;
@@ -34,9 +37,15 @@ export class Model implements Progress {
   /** Highest LSNs acknowledged at `os` and at `disk`. */
   os = 0;
   disk = 0;
-  /** The state as it was last acknowledged, and as it may be if a change of it was cut short. */
+  /** The state as it is on disk, and as it was acknowledged since then: only handed to the kernel. */
   state: LogState = EMPTY_STATE;
+  handed: LogState[] = [];
+  /** The state as it may be if a change of it was cut short. */
   attempted: LogState | undefined;
+  /** A clean-up was cut short: its mark may be there, wherever it is allowed to be. */
+  cleaning = false;
+  /** A cut of the log was cut short: it may end here. */
+  attemptedEnd: number | undefined;
 
   /** The highest LSN ever given that may still be there. */
   get last(): number {
@@ -69,16 +78,47 @@ export class Model implements Progress {
 
   /** Recovery says that the log ends at `last`: may it? */
   checkEnd(last: number, promised: number): void {
+    if (last === this.attemptedEnd) return;
     hold(last >= promised, 'Durable', () => `the log ends at LSN ${last}, LSN ${promised} had been promised`);
     hold(last <= this.last, 'Honest', () => `the log ends at LSN ${last}, only ${this.last} were given`);
     const { lastOfAppend } = this.#places[last - 1] ?? { lastOfAppend: 0 };
     hold(lastOfAppend <= last, 'Whole', () => `an atomic append up to LSN ${lastOfAppend} ends at ${last}`);
   }
 
-  checkState(state: LogState): void {
+  /** `lost`: what was only handed to the kernel may be gone. */
+  checkState(state: LogState, lost: boolean): void {
+    const known = lost ? [this.state, ...this.handed] : [this.handed.at(-1) ?? this.state];
+    if (this.attempted !== undefined) known.push(this.attempted);
+    const limit = Math.min(state.checkpoint, ...Object.values(state.subscriptions).map((one) => one.acknowledged)) + 1;
+    const allowed = known.map((candidate) => {
+      const cleaned = this.cleaning && state.low >= candidate.low && state.low <= limit;
+      return JSON.stringify(cleaned ? { ...candidate, low: state.low } : candidate);
+    });
     const found = JSON.stringify(state);
-    const allowed = [this.state, this.attempted].map((candidate) => JSON.stringify(candidate));
     hold(allowed.includes(found), 'Durable', () => `the state is ${found} and should be ${allowed.join(' or ')}`);
+  }
+
+  /** A change of state was acknowledged: durably, or handed to the kernel. */
+  changed(state: LogState, durable: boolean): void {
+    if (durable) {
+      this.state = state;
+      this.handed = [];
+    } else this.handed.push(state);
+    this.attempted = undefined;
+    this.cleaning = false;
+  }
+
+  /** A change was refused, and left no trace. */
+  refused(): void {
+    this.attempted = undefined;
+    this.attemptedEnd = undefined;
+    this.cleaning = false;
+  }
+
+  /** Everything that was handed to the kernel is on disk by now. */
+  allSynced(): void {
+    this.state = this.handed.at(-1) ?? this.state;
+    this.handed = [];
   }
 
   /** What was read must be exactly `[first, last]`. */
@@ -103,9 +143,11 @@ export class Model implements Progress {
   /** The log goes on from here: everything behind `last` is cut off for good, and everything before it is promised. */
   recovered(last: number, state: LogState): void {
     for (const place of this.#places.splice(last)) this.#buried.add(place.id);
+    // A cut may go through an atomic append: whoever cuts says where.
+    for (const place of this.#places.slice(-APPEND_RECORDS)) place.lastOfAppend = Math.min(place.lastOfAppend, last);
     this.os = last;
     this.disk = last;
-    this.state = state;
-    this.attempted = undefined;
+    this.changed(state, true);
+    this.attemptedEnd = undefined;
   }
 }

@@ -1,3 +1,4 @@
+import { HeaderFlag } from '../../src/format/frame.js';
 import type { WalRecord } from '../../src/format/record.js';
 import { Catalog } from '../../src/reader/catalog.js';
 import type { LogSource } from '../../src/reader/log-source.js';
@@ -31,21 +32,26 @@ export interface Frames {
   end: number;
   /** The highest durable LSN that one of them is stamped with. */
   stamp: number;
-  count: number;
-  types: number[];
+  /** How far the last one that vouches for all before it does so: that far, damage must be noticed. */
+  vouchedLsn: number;
+  /** What stands behind that one, itself included. */
+  unvouchedTypes: number[];
   offsets: number[];
 }
 
 export function framesOf(disk: SimulatedDisk, name: string): Frames {
   return withFile(disk, name, (file) => {
     const { headerBytes, salt, firstLsn, headerCrc } = readHeader(file);
-    const frames: Frames = { headerBytes, end: headerBytes, stamp: 0, count: 0, types: [], offsets: [] };
+    const frames: Frames = { headerBytes, end: headerBytes, stamp: 0, vouchedLsn: 0, unvouchedTypes: [], offsets: [] };
     const start = { salt, lsn: firstLsn, previousCrc: headerCrc };
     for (const { header, offset, payload } of walkFrames(new Window(file), headerBytes, start)) {
       frames.end = offset + 64 + payload.byteLength;
       frames.stamp = Math.max(frames.stamp, header.durableLsn);
-      frames.count++;
-      frames.types.push(header.type);
+      if ((header.flags & HeaderFlag.PrefixDurable) !== 0) {
+        frames.vouchedLsn = header.firstLsn - 1;
+        frames.unvouchedTypes = [];
+      }
+      frames.unvouchedTypes.push(header.type);
       frames.offsets.push(offset);
     }
     return frames;

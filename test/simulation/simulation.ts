@@ -1,7 +1,7 @@
 import { WalError } from '../../src/errors.js';
 import { FrameType } from '../../src/format/frame.js';
 import { Level } from '../../src/format/levels.js';
-import type { LogState } from '../../src/format/state.js';
+import { type LogState, withPositions } from '../../src/format/state.js';
 import { inspectLog, type Recovered, unfinishedSpares } from '../../src/recovery/recover.js';
 import { endLastSegment } from '../../src/recovery/repair-tail.js';
 import { Control, Counter } from '../../src/ring/control.js';
@@ -27,9 +27,12 @@ type Action =
   | 'rotate'
   | 'checkpoint'
   | 'subscribe'
+  | 'positions'
   | 'cleanup'
+  | 'truncate'
   | 'spare'
   | 'read'
+  | 'idle'
   | 'wait';
 
 const ACTIONS: readonly (readonly [Action, number])[] = [
@@ -39,6 +42,9 @@ const ACTIONS: readonly (readonly [Action, number])[] = [
   ['rotate', 2],
   ['checkpoint', 3],
   ['subscribe', 1],
+  ['positions', 2],
+  ['idle', 2],
+  ['truncate', 1],
   ['cleanup', 3],
   ['spare', 3],
   ['read', 1],
@@ -80,6 +86,7 @@ export class Simulation {
   #spareWanted = false;
   #obsolete: string[] = [];
   #left: { spares: string[]; unfinished: string[] } = { spares: [], unfinished: [] };
+  #syncs = 0;
   /** What is going on, for the points and the trace. */
   #doing = 'start';
   #lastCall = '';
@@ -157,6 +164,8 @@ export class Simulation {
     const { code } = error as NodeJS.ErrnoException;
     this.#trace?.(`    -> ${code} ${(error as Error).message}`);
     const full = this.#disk.quotaBytes < Number.POSITIVE_INFINITY || faults.errno === 'ENOSPC';
+    // Nothing was written, and nothing has changed.
+    if (code === 'ERR_WAL_NO_SPACE' && full && !this.#sequencer.failed) return this.#model.refused();
     if ((code === 'ERR_WAL_NO_SPACE' || code === 'ENOSPC') && full) return;
     if (faults.failAt !== undefined && (this.#sequencer.failed || code === faults.errno)) return;
     throw error;
@@ -184,6 +193,12 @@ export class Simulation {
         }));
       case 'subscribe':
         return this.#changeState((state, os) => ({ ...state, subscriptions: this.#subscriptions(state, os) }));
+      case 'positions':
+        return this.#notePositions();
+      case 'idle':
+        return sequencer.idle();
+      case 'truncate':
+        return this.#truncate();
       case 'cleanup':
         return this.#cleanup();
       case 'spare':
@@ -205,6 +220,37 @@ export class Simulation {
     return { ...state.subscriptions, [name]: { acknowledged, level: 'disk' } };
   }
 
+  #notePositions(): void {
+    const random = this.#random;
+    const { state } = this.#sequencer;
+    const name = random.pick([...Object.keys(state.subscriptions), 'c']);
+    const known = state.subscriptions[name];
+    const acknowledged = Math.max(known?.acknowledged ?? 0, random.between(0, this.#control.watermark(Level.Os)));
+    const change = known === undefined ? { acknowledged, level: 'os' as const } : random.oneIn(4) ? null : acknowledged;
+    const positions = { [name]: change };
+    this.#model.attempted = withPositions(state, positions);
+    this.#sequencer.notePositions(positions);
+    this.#model.changed(this.#sequencer.state, false);
+  }
+
+  /** The log is cut off in the middle, above all that anybody was told to be rid of. */
+  #truncate(): void {
+    const { state } = this.#sequencer;
+    const least = Math.max(state.checkpoint, state.low - 1);
+    this.#sequencer.sync();
+    this.#collect();
+    const last = this.#model.last;
+    if (last <= least) return;
+    const end = this.#random.between(least, last);
+    this.#trace?.(`    after ${end} of ${last}`);
+    if (end === last) return;
+    this.#model.attemptedEnd = end;
+    this.#model.attempted = clamped(state, end);
+    const names = this.#sequencer.truncateAfter(end).map((segment) => segment.name);
+    this.#model.recovered(end, this.#sequencer.state);
+    this.#obsolete.push(...names);
+  }
+
   #changeState(change: (state: LogState, os: number) => LogState): void {
     const durable = this.#control.watermark(Level.Disk);
     this.#attempt((state) => change(state, durable));
@@ -217,32 +263,22 @@ export class Simulation {
       model.attempted = change(state);
       return model.attempted;
     });
-    this.#acknowledgeState();
-  }
-
-  #acknowledgeState(): void {
-    this.#model.state = this.#sequencer.state;
-    this.#model.attempted = undefined;
+    model.changed(this.#sequencer.state, true);
   }
 
   #cleanup(): void {
     const { state } = this.#sequencer;
     const limit = keepFrom(state);
-    // Which segments go is the sequencer's to say; the mark it sets is one of these.
-    this.#model.attempted = undefined;
     const before = new Set(this.#disk.fileNames());
-    try {
-      const gone = this.#sequencer.cleanup();
-      for (const { lastLsn, name } of gone) {
-        hold(lastLsn < limit, 'Durable', () => `${name} up to LSN ${lastLsn} was cleaned up above ${limit}`);
-        hold(before.has(name), 'Prefix', () => `${name} was cleaned up twice`);
-      }
-      this.#acknowledgeState();
-      this.#obsolete.push(...gone.map((segment) => segment.name));
-    } catch (error) {
-      this.#model.attempted = { ...this.#sequencer.state, low: Number.NaN };
-      throw error;
+    this.#model.cleaning = true;
+    const gone = this.#sequencer.cleanup();
+    this.#model.cleaning = false;
+    if (gone.length > 0) this.#model.changed(this.#sequencer.state, true);
+    for (const { lastLsn, name } of gone) {
+      hold(lastLsn < limit, 'Durable', () => `${name} up to LSN ${lastLsn} was cleaned up above ${limit}`);
+      hold(before.has(name), 'Prefix', () => `${name} was cleaned up twice`);
     }
+    this.#obsolete.push(...gone.map((segment) => segment.name));
     if (this.#obsolete.length === 0) return;
     this.#doing = 'retire';
     const recycle = this.#random.below(3);
@@ -294,12 +330,15 @@ export class Simulation {
     model.os = this.#control.watermark(Level.Os);
     model.disk = this.#control.watermark(Level.Disk);
     hold(model.disk <= model.os && model.os <= model.last, 'Forward', () => 'the watermarks are out of order');
+    const syncs = this.#control.get(Counter.syncs);
+    if (syncs > this.#syncs && this.#doing !== 'positions') model.allSynced();
+    this.#syncs = syncs;
     hold(this.#down || this.#disk.openFiles <= 1, 'Bounded', () => `${this.#disk.openFiles} files are open`);
   }
 
   async #read(): Promise<void> {
     const to = this.#control.watermark(Level.Os);
-    const { low } = this.#model.state;
+    const { low } = this.#sequencer.state;
     if (to >= low) this.#model.checkRecords(await readAll(this.#disk, low, to), low, to);
   }
 
@@ -347,9 +386,11 @@ export class Simulation {
   async #reopen(kind: CrashKind, random: Random): Promise<Recovered> {
     const model = this.#model;
     let promised = model.os;
+    let lost = false;
     for (const producer of this.#producers) producer.collectInFlight(model);
     for (let attempt = 0; ; attempt++) {
-      if (kind === 'power' || this.#disk.syncFailed) promised = model.disk;
+      lost ||= kind === 'power' || this.#disk.syncFailed;
+      if (lost) promised = model.disk;
       this.#trace?.(`  ${kind} crash, recovery ${attempt}, promised ${promised}`);
       this.tally.crashes++;
       this.#disk.restart(kind);
@@ -362,7 +403,7 @@ export class Simulation {
         const recovered = inspectLog(this.#disk, 'tolerate-torn-tail');
         endLastSegment(this.#disk, recovered, this.#clock);
         this.#disk.arm();
-        await this.#judge(recovered, promised);
+        await this.#judge(recovered, promised, lost);
         this.#start(recovered);
         return recovered;
       } catch (error) {
@@ -381,11 +422,11 @@ export class Simulation {
     return {};
   }
 
-  async #judge(recovered: Recovered, promised: number): Promise<void> {
+  async #judge(recovered: Recovered, promised: number, lost: boolean): Promise<void> {
     const model = this.#model;
     const { end, state } = recovered;
     model.checkEnd(end.lastLsn, promised);
-    this.#checkState(state);
+    model.checkState(state, lost);
     if (end.lastLsn >= state.low) {
       const records = await readAll(this.#disk, state.low, end.lastLsn);
       model.checkRecords(records, state.low, end.lastLsn);
@@ -394,17 +435,6 @@ export class Simulation {
     if (state.low > 1) await this.#checkCleaned(state.low, end.lastLsn);
     model.recovered(end.lastLsn, state);
     this.tally.recoveries++;
-  }
-
-  #checkState(state: LogState): void {
-    const { attempted, state: known } = this.#model;
-    // A clean-up that was cut short may have set its mark or not.
-    if (attempted !== undefined && Number.isNaN(attempted.low)) {
-      const limit = keepFrom(state);
-      hold(state.low >= known.low && state.low <= limit, 'Durable', () => `clean-up mark ${state.low}, limit ${limit}`);
-      this.#model.attempted = { ...known, low: state.low };
-    }
-    this.#model.checkState(state);
   }
 
   async #checkCleaned(low: number, last: number): Promise<void> {
@@ -421,6 +451,7 @@ export class Simulation {
     this.#control = new Control();
     this.#spareWanted = false;
     this.#obsolete = [...recovered.obsolete];
+    this.#syncs = 0;
     this.#left = { spares: recovered.spares, unfinished: unfinishedSpares(this.#disk) };
     const host = {
       now: () => this.#clock++,
@@ -456,11 +487,11 @@ export class Simulation {
     try {
       const damaged = inspectLog(this.#disk, 'tolerate-torn-tail');
       const end = damaged.end.lastLsn;
-      const proven = Math.max(frames.stamp, last.firstLsn - 1);
+      const proven = Math.max(frames.vouchedLsn, frames.stamp, last.firstLsn - 1);
       hold(end >= proven, 'Loud', () => `a flipped bit cut the log at ${end}, and ${proven} had been promised`);
-      const stateIsLast = frames.types[frames.count - 1] === FrameType.State;
+      const unvouched = frames.unvouchedTypes.some((type) => type === FrameType.State || type === FrameType.Positions);
       const same = JSON.stringify(damaged.state) === JSON.stringify(found.state);
-      hold(same || stateIsLast, 'Loud', () => 'a flipped bit changed the state');
+      hold(same || unvouched, 'Loud', () => 'a flipped bit changed the state');
       const { low } = damaged.state;
       if (end >= low) this.#model.checkRecords(await readAll(this.#disk, low, end), low, end);
     } catch (error) {
@@ -471,11 +502,23 @@ export class Simulation {
   }
 }
 
+/** The state of a log that is cut off after `end`. */
+function clamped(state: LogState, end: number): LogState {
+  const subscriptions = Object.entries(state.subscriptions).map(([name, { acknowledged, level }]) => [
+    name,
+    { acknowledged: Math.min(acknowledged, end), level },
+  ]);
+  return { ...state, subscriptions: Object.fromEntries(subscriptions) };
+}
+
 /** Rings are shared memory, which is slow to get: runs that follow one another use the same. */
 const idle: RingProducer[][] = [];
 
 function borrowProducers(): RingProducer[] {
-  return idle.pop() ?? Array.from({ length: PRODUCERS }, (_, id) => new RingProducer(id, RING_BYTES));
+  const producers = idle.pop();
+  // What a run left in flight is no other run's business.
+  for (const producer of producers ?? []) producer.reset();
+  return producers ?? Array.from({ length: PRODUCERS }, (_, id) => new RingProducer(id, RING_BYTES));
 }
 
 function returnProducers(producers: RingProducer[]): void {
