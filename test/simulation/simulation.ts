@@ -346,8 +346,9 @@ export class Simulation {
     this.#doing = 'close';
     this.#trace?.('  close');
     this.#disk.arm();
-    // Without a segment of its own there was nothing to close; the tail found at open may have stayed for want of space.
-    const sealed = this.#control.get(Counter.segmentId) > 0;
+    // Without a segment of its own there was nothing to close; the tail found at open may have stayed for want of space,
+    // as may a segment that grows.
+    const sealed = this.#control.get(Counter.segmentId) > 0 && this.#disk.quotaBytes === Number.POSITIVE_INFINITY;
     this.#sequencer.close();
     this.#collect();
     hold(this.#disk.openFiles === 0, 'Bounded', () => `${this.#disk.openFiles} files are open after close`);
