@@ -2,7 +2,7 @@ import { BroadcastChannel } from 'node:worker_threads';
 import { WalError } from '../errors.js';
 import { Level } from '../format/levels.js';
 import type { IndexEntry } from '../format/seal.js';
-import type { LogState } from '../format/state.js';
+import type { LogState, Positions } from '../format/state.js';
 import { Appender, type AppenderOptions } from '../producer/appender.js';
 import { closedError } from '../producer/arguments.js';
 import { makeHandle, type ProducerHandle } from '../producer/connect.js';
@@ -16,6 +16,7 @@ import { Ring } from '../ring/ring.js';
 import type { Spare } from '../segments/prepare.js';
 import type { Retired } from '../segments/retire.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
+import { PositionBook } from '../subscriptions/position-book.js';
 import { ActorLink } from './actor-link.js';
 import { type CommitEvent, Commits } from './commits.js';
 import { POOL_FRAME_BYTES } from './encode-frame.js';
@@ -62,6 +63,9 @@ export class Coordinator {
   readonly #channels = new Map<number, string>();
   /** Frames on their way through the pool. */
   readonly #encoding = new Set<Promise<void>>();
+  readonly #positions = new PositionBook(async (positions) => {
+    this.#state = await this.#link.request<LogState>({ op: 'positions', positions });
+  });
   #state: LogState;
   #leftSpares: string[];
   #leftUnfinished: string[];
@@ -206,6 +210,24 @@ export class Coordinator {
     return this.#pool.exclusively(async () => {
       this.#state = await this.#link.request<LogState>({ op: 'checkpoint', lsn });
     });
+  }
+
+  /** Drops every record above `lsn`, durably. */
+  truncateAfter(lsn: number): Promise<void> {
+    return this.#pool.exclusively(async () => {
+      await this.#positions.settled();
+      const request = { op: 'truncateAfter', lsn } as const;
+      const { state, gone } = await this.#link.request<{ state: LogState; gone: SegmentInfo[] }>(request);
+      this.#state = state;
+      this.commits.wentBack(lsn);
+      this.#obsolete.push(...gone.map((segment) => segment.name));
+      await this.#retire();
+    });
+  }
+
+  /** Notes a position of a subscription; resolves once it survives the death of the process. */
+  notePosition(name: string, change: Positions[string]): Promise<void> {
+    return this.#positions.note(name, change);
   }
 
   /** `recycle`: whether files may be written over, which nobody may be reading then. */
