@@ -21,6 +21,8 @@ const control = new Control(data.control);
 const storage = new NodeStorage(data.directory, data.syncMethod);
 const channels = new Map<number, BroadcastChannel>();
 let closed = false;
+/** Running mean of how long a group takes. */
+let groupMs = 0;
 
 /** The opening thread's own ring. */
 const OPENER = 0;
@@ -127,6 +129,12 @@ function waitForBell(bell: number, sequencer: Sequencer): void {
   Atomics.store(slots, Slot.actorSleeps, 0);
 }
 
+/** The producers pace themselves by it. */
+function noteGroup(ms: number): void {
+  groupMs += (ms - groupMs) / 16;
+  Atomics.store(control.slots, Slot.groupMicroseconds, Math.round(groupMs * 1000));
+}
+
 function run(sequencer: Sequencer): void {
   let commands = 0;
   while (!closed) {
@@ -137,7 +145,10 @@ function run(sequencer: Sequencer): void {
       commands = posted;
       answerRequests(sequencer);
     }
-    if (!closed && !sequencer.step()) waitForBell(bell, sequencer);
+    if (closed) break;
+    const before = performance.now();
+    if (sequencer.step()) noteGroup(performance.now() - before);
+    else waitForBell(bell, sequencer);
   }
   for (const channel of channels.values()) channel.close();
   port.close();
