@@ -7,6 +7,7 @@ import { inspectLog, openError, type Recovered, unfinishedSpares } from '../src/
 import { endLastSegment } from '../src/recovery/repair-tail.js';
 import { Control, Slot } from '../src/ring/control.js';
 import { Ring } from '../src/ring/ring.js';
+import { leftSpare } from '../src/segments/prepare.js';
 import { Member } from '../src/sequencer/member.js';
 import { Sequencer } from '../src/sequencer/sequencer.js';
 import { NodeStorage } from '../src/storage/node-storage.js';
@@ -157,7 +158,11 @@ function run(sequencer: Sequencer): void {
 try {
   const recovered = recover();
   const sequencer = start(recovered);
-  const { report, state, spares, obsolete } = recovered;
+  const { report, state, obsolete } = recovered;
+  // At hand before the first record: also a full disk has room for a segment then, to note a clean-up in, say.
+  const spare = leftSpare(storage, recovered.spares, data.segmentBytes);
+  if (spare !== undefined) sequencer.addSpare(spare);
+  const spares = recovered.spares.filter((name) => name !== spare?.name);
   post({ op: 'ready', ready: { report, state, spares, obsolete, unfinished: unfinishedSpares(storage) } });
   run(sequencer);
 } catch (error) {
