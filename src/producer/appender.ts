@@ -3,7 +3,7 @@ import { WalError } from '../errors.js';
 import { crc32 } from '../format/checksum.js';
 import { Field, FRAME_HEADER_BYTES, FrameType, writeEncoderFields } from '../format/frame.js';
 import { align8 } from '../format/integers.js';
-import { RECORD_OVERHEAD_BYTES } from '../format/record.js';
+import { RECORD_OVERHEAD_BYTES, RecordKind, writeRecordPrefix } from '../format/record.js';
 import { type Control, LogPhase } from '../ring/control.js';
 import { DESCRIPTORS, Descriptor, FrameFlag, FrameOutcome, FrameState, type Ring, RingSlot } from '../ring/ring.js';
 import { closedError, tooLarge } from './arguments.js';
@@ -129,6 +129,23 @@ export class Appender {
     }
     if (this.#line.length === 0 && this.#tryAppend(entry, bytes, level, resolve, reject)) return undefined;
     return this.#waitInLine(copyEntry(entry), level, resolve, reject);
+  }
+
+  /** As `append` of an opaque record. */
+  appendBytes(payload: Uint8Array, level: number, resolve: Resolve, reject: Reject): void {
+    const bytes = payload.byteLength;
+    const fits = this.#open && this.#cursor + bytes + RECORD_OVERHEAD_BYTES <= this.#limit && this.#line.length === 0;
+    if (!fits || bytes > this.#options.maxRecordBytes) {
+      this.append({ kind: RecordKind.Data, key: undefined, value: payload }, level, resolve, reject);
+      return;
+    }
+    this.#await(level, resolve, reject);
+    const { data } = this.ring;
+    const at = writeRecordPrefix(data, this.#cursor, RecordKind.Data, bytes);
+    data.set(payload, at);
+    this.#cursor = at + bytes;
+    this.#records++;
+    this.#afterWrite();
   }
 
   /** Appends records that recovery takes whole or not at all: all in one frame. `resolve` gets the LSN of the first. */
