@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { preparingName, QUARANTINE_FOLDER } from '../segments/names.js';
+import { preparingName, QUARANTINE_FOLDER, segmentIdOf } from '../segments/names.js';
 import type { Storage, StorageFile } from '../storage/storage.js';
 import { keepCopy, setAside } from './quarantine.js';
 import type { Patch, RepairPlan, SegmentPatch } from './repair-plan.js';
@@ -21,6 +21,20 @@ export function applyRepair(storage: Storage, { segments, setAside: lost }: Repa
   if (lost.length > 0) storage.syncFolder(QUARANTINE_FOLDER);
   storage.syncFolder();
   return quarantined;
+}
+
+/** A repair that was cut short may have left changes that are not durable yet: makes all that is there so. */
+export function settleRepair(storage: Storage): void {
+  for (const name of storage.list().filter((file) => segmentIdOf(file) !== undefined)) {
+    const file = storage.open(name, 'write');
+    try {
+      file.sync();
+    } finally {
+      file.close();
+    }
+  }
+  if (storage.list(QUARANTINE_FOLDER).length > 0) storage.syncFolder(QUARANTINE_FOLDER);
+  storage.syncFolder();
 }
 
 function mend(storage: Storage, { name, patches, fileBytes }: SegmentPatch): string[] {

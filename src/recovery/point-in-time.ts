@@ -65,15 +65,17 @@ function endOf({ head, runs }: Survey): {
   endCrc: number;
   nextLsn: Lsn;
   timestamp: number;
+  sealAt: number | undefined;
   sealed: boolean;
 } {
   const { headerBytes, headerCrc, firstLsn, createdAt } = head!;
   const run = runs.at(0);
   if (run?.from !== headerBytes || run.previousCrc !== headerCrc) {
-    return { endOffset: headerBytes, endCrc: headerCrc, nextLsn: firstLsn, timestamp: createdAt, sealed: false };
+    const none = { sealAt: undefined, sealed: false };
+    return { endOffset: headerBytes, endCrc: headerCrc, nextLsn: firstLsn, timestamp: createdAt, ...none };
   }
   const { to, lastCrc, nextLsn, timestamp, sealAt } = run;
-  return { endOffset: to, endCrc: lastCrc, nextLsn, timestamp, sealed: sealAt !== undefined };
+  return { endOffset: to, endCrc: lastCrc, nextLsn, timestamp, sealAt, sealed: sealAt !== undefined };
 }
 
 function cutBehind(
@@ -115,8 +117,9 @@ function cutBehind(
       headerCrc: end?.endCrc ?? 0,
     },
     lastTime: end?.timestamp ?? 0,
-    // A segment with a successor was synced. The last one is written again from its beginning: who vouches for it?
-    unprovenFrom: last?.isLast ? last.head!.headerBytes : (end?.endOffset ?? 0),
+    // A segment with a successor was synced, but for a seal that an earlier attempt may have put there. The last one is
+    // written again from its beginning: who vouches for it?
+    unprovenFrom: last?.isLast ? last.head!.headerBytes : (end?.sealAt ?? end?.endOffset ?? 0),
     nextSegmentId: 1 + highestId(storage, names),
     spares: storage.list().filter(isSpare),
     torn,

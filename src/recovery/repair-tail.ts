@@ -19,6 +19,7 @@ const CHUNK_BYTES = 1024 * 1024;
  */
 export function endLastSegment(storage: Storage, recovered: Recovered, now: number): void {
   // What a process left that was killed, the names of files too, may be in the page cache only.
+  if (storage.list(QUARANTINE_FOLDER).length > 0) storage.syncFolder(QUARANTINE_FOLDER);
   storage.syncFolder();
   endFrames(storage, recovered, now);
   moveAway(storage, recovered);

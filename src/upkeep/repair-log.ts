@@ -3,7 +3,7 @@ import { DirectoryLock } from '../coordinator/lock.js';
 import { corrupt, WalError } from '../errors.js';
 import { filesOf } from '../reader/storage-files.js';
 import { type VerifyReport, verifyFiles } from '../reader/verify.js';
-import { applyRepair } from '../recovery/apply-repair.js';
+import { applyRepair, settleRepair } from '../recovery/apply-repair.js';
 import { inSteps } from '../recovery/in-steps.js';
 import { PatchedStorage } from '../recovery/patched-storage.js';
 import { openError } from '../recovery/recover.js';
@@ -62,7 +62,10 @@ export async function repairLog(directory: string, options: RepairOptions = {}):
 export async function repairStorage(storage: Storage, options: RepairOptions = {}): Promise<RepairReport> {
   const { signal, onProgress } = options;
   const { damage, verdict, records, lost } = await verifyFiles(filesOf(storage), { signal, onProgress });
-  if (verdict !== 'corrupt') return { verdict: 'clean', kept: records, lost, quarantined: [], damage };
+  if (verdict !== 'corrupt') {
+    if (options.dryRun !== true) settleRepair(storage);
+    return { verdict: 'clean', kept: records, lost, quarantined: [], damage };
+  }
   const last = storage
     .list()
     .filter((name) => segmentIdOf(name) !== undefined)
@@ -71,7 +74,11 @@ export async function repairStorage(storage: Storage, options: RepairOptions = {
   const endDamaged = damage.some(({ segment }) => segment === last);
   const plan = await inSteps(planRepair(storage, { endDamaged }), onProgress, signal);
   await check(storage, plan, options);
-  const quarantined = options.dryRun === true ? [] : applyRepair(storage, plan);
+  const quarantined: string[] = [];
+  if (options.dryRun !== true) {
+    quarantined.push(...applyRepair(storage, plan));
+    settleRepair(storage);
+  }
   return { verdict: 'repaired', kept: plan.kept, lost: plan.lost, quarantined, damage };
 }
 
