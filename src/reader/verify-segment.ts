@@ -320,11 +320,13 @@ export class SegmentVerifier {
   }
 
   /** The successor repeats where this segment ended. Only worth comparing with a segment that is whole. */
-  #compareWith({ previous, segmentId }: SegmentHeader): void {
+  #compareWith({ previous, segmentId, flags }: SegmentHeader): void {
     if (this.#findings.damage.length > 0 || this.#subject.header === undefined) return;
     const { lsn, previousCrc } = this.#expected;
-    if (previous.lastLsn === lsn - 1 && previous.endOffset === this.#offset && previous.headerCrc === previousCrc)
-      return;
+    // Cut more than once, it ends for its successor where the first cut ended it.
+    const cuts = (flags & SegmentFlag.Truncates) !== 0;
+    const fits = cuts ? previous.lastLsn <= lsn - 1 : previous.lastLsn === lsn - 1;
+    if (fits && previous.endOffset === this.#offset && previous.headerCrc === previousCrc) return;
     this.#damaged(
       this.#offset,
       `it ends here, at LSN ${lsn - 1}, and segment ${segmentId} says that it ended at byte ${previous.endOffset}, at LSN ${previous.lastLsn}`,
