@@ -98,7 +98,6 @@ class Planner {
   plan(): RepairPlan {
     this.#surveys.forEach((survey, i) => {
       this.#bridge(survey);
-      this.#dropTornTail(survey);
       this.#mend(survey, this.#surveys[i + 1]);
     });
     this.#plan.lastLsn = this.#before?.lastLsn ?? 0;
@@ -117,16 +116,6 @@ class Planner {
     const from = firstKept(kept, this.#low);
     this.#plan.setAside.push(...kept.slice(0, from).flatMap(({ name, headWhole }) => (headWhole ? [] : [name])));
     return kept.slice(from);
-  }
-
-  /** What nobody was promised is left to the next open, which cuts it off. */
-  #dropTornTail(survey: Survey): void {
-    const { isLast, runs, head } = survey;
-    if (!isLast || head === undefined || runs.at(-1)?.sealAt !== undefined || this.#isEndDamaged(survey)) return;
-    const first = runs.at(0);
-    const follows = first?.from === head.headerBytes && first.previousCrc === head.headerCrc;
-    runs.length = Math.min(runs.length, follows ? 1 : 0);
-    survey.knownLsn = runs.at(0)?.nextLsn ?? head.firstLsn;
   }
 
   /** Puts a gap in the place of the segments that are missing before this one. */
@@ -165,7 +154,7 @@ class Planner {
       patches: survey.dirt.map(({ from, to }) => ({ from, to, pieces: [], keepTo: to })),
       fileBytes: undefined,
     };
-    const last = lastLsnOf(survey);
+    const last = Math.min(lastLsnOf(survey), cutBy(follower));
     this.#countReadable(survey.runs, last);
     const end = this.#mendHead(survey, patch);
     for (const run of survey.runs) {
@@ -381,6 +370,12 @@ export function startOf({ head, runs }: Survey): Lsn {
 /** What a segment holds above this was cut away later. */
 export function lastLsnOf({ next }: Survey): Lsn {
   return next === undefined ? Number.MAX_SAFE_INTEGER : Math.min(next.previous.lastLsn, next.firstLsn - 1);
+}
+
+/** A segment whose header is lost may have cut off the end of the one before: its first frame tells. */
+function cutBy(follower: Survey | undefined): Lsn {
+  const run = follower?.head === undefined ? follower?.runs.at(0) : undefined;
+  return run === undefined ? Number.MAX_SAFE_INTEGER : run.firstLsn - 1;
 }
 
 function bytesOf(state: LogState): number {
