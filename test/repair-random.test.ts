@@ -147,7 +147,7 @@ t.test('whatever was damaged, all else is kept, by salvage and by repair, and th
   let repaired = 0;
   let refused = 0;
   const first = Number(process.env.REPAIR_SEED ?? 1);
-  const seeds = Number(process.env.REPAIR_SEEDS ?? 250);
+  const seeds = Number(process.env.REPAIR_SEEDS ?? 200);
   for (let seed = first; seed < first + seeds; seed++) {
     const random = new Random(seed);
     const log = randomLog(random);

@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { repairLog, verifyLog, WriteAheadLog } from 'ringwal';
 import t, { type Test } from 'tap';
-import { collect, numbers, segmentFiles, temporaryDirectory } from './helpers.js';
+import { collect, failsWith, numbers, segmentFiles, temporaryDirectory } from './helpers.js';
 
 const SEGMENT_BYTES = 65_536;
 const RECORDS = 15;
@@ -114,6 +114,65 @@ t.test('one flipped byte anywhere: repair and salvage keep everything outside th
   }
   t.same(wrong.slice(0, 20), [], `${wrong.length} of ${flips}`);
   t.comment(`${flips} bytes flipped`);
+});
+
+t.test('a segment that is missing or has nothing left is a gap, and the log goes on', async (t) => {
+  const sound = temporaryDirectory(t);
+  const names = await smallLog(sound);
+  const spoil: Record<string, (file: string) => void> = {
+    removed: (file) => fs.rmSync(file),
+    empty: (file) => fs.truncateSync(file, 0),
+    zeros: (file) => fs.writeFileSync(file, Buffer.alloc(fs.statSync(file).size)),
+    cut: (file) => fs.truncateSync(file, 4096),
+    'without a header': (file) => {
+      const fd = fs.openSync(file, 'r+');
+      fs.writeSync(fd, Buffer.alloc(4096), 0, 4096, 0);
+      fs.closeSync(fd);
+    },
+  };
+  for (const [how, change] of Object.entries(spoil)) {
+    for (const [i, name] of names.slice(0, 2).entries()) {
+      const directory = copyOf(t, sound);
+      change(path.join(directory, name));
+      const lost = how === 'without a header' ? [] : [{ firstLsn: i * 5 + 1, lastLsn: i * 5 + 5 }];
+      const what = `${name} ${how}`;
+      t.equal((await verifyLog(directory)).verdict, 'corrupt', what);
+      t.match(await repairLog(directory), { kept: RECORDS - lost.length * 5, lost }, what);
+      const log = await WriteAheadLog.open(directory);
+      t.equal(await log.append(`record ${RECORDS + 1} `), RECORDS + 1, what);
+      await log.close();
+      t.match(await verifyLog(directory), { verdict: 'clean', lost }, what);
+      const isLost = (lsn: number) => lost.some(({ firstLsn, lastLsn }) => firstLsn <= lsn && lsn <= lastLsn);
+      t.same(
+        await lsnsOf(directory),
+        numbers(1, RECORDS + 1).filter((lsn) => !isLost(lsn)),
+        what,
+      );
+    }
+  }
+});
+
+t.test('an LSN that was lost is not found, and a read from there goes on behind the gap', async (t) => {
+  const directory = temporaryDirectory(t);
+  const names = await smallLog(directory);
+  const frame = framesIn(directory, names).find(({ firstLsn }) => firstLsn === 8)!;
+  flip(directory, frame.name, frame.from + 66);
+  await repairLog(directory);
+  const log = await WriteAheadLog.open(directory);
+  t.teardown(() => log.close());
+  const error = await failsWith(t, 'ERR_WAL_NOT_FOUND', log.get(8));
+  t.match(error.message, /lost/);
+  t.same(
+    (await collect(log.read({ from: 8, to: 10 }))).map(({ lsn }) => lsn),
+    [9, 10],
+  );
+  t.same(await collect(log.read({ from: 8, to: 8 })), []);
+  const followed: number[] = [];
+  for await (const { lsn } of log.read({ from: 7, follow: true })) {
+    followed.push(lsn);
+    if (lsn === RECORDS) break;
+  }
+  t.same(followed, [7, ...numbers(9, RECORDS)]);
 });
 
 /** All that was expected, or everything. */

@@ -318,9 +318,12 @@ class Surveyor {
     const { salt, next, head } = this.#survey;
     if (next !== undefined && header.firstLsn > next.previous.lastLsn + 1) return false;
     if (header.firstLsn >= this.#expected) return true;
-    // A segment without a header may have cut off what stood before it. What a recycled file held before is older.
-    const time = this.#before?.runs.at(-1)?.timestamp ?? this.#before?.head?.createdAt;
-    return salt === undefined && head === undefined && time !== undefined && header.timestamp > time;
+    if (salt !== undefined || head !== undefined) return false;
+    // A segment without a header may have cut off what stood before it. What a recycled file held before is older than
+    // the segment before this one.
+    const created = this.#before?.head?.createdAt ?? Number.POSITIVE_INFINITY;
+    const last = this.#before?.runs.at(-1)?.timestamp ?? created;
+    return header.timestamp > last || (header.timestamp === last && last > created);
   }
 
   #isWhole(offset: number, header: FrameHeader): boolean {
