@@ -5,6 +5,7 @@ export type { RecoverTarget, Replayed, ReplayHandler, ReplayOperation } from './
 export type { AppendOptions, BatchOperation } from './producer/arguments.js';
 export { connect, type Producer, type ProducerHandle } from './producer/connect.js';
 export type { LsnRange } from './producer/producer.js';
+export type { ReadProgress } from './reader/read-log.js';
 export type { Reader } from './reader/reader.js';
 export {
   type Damage,
@@ -13,6 +14,8 @@ export {
   type VerifyReport,
   verifyLog,
 } from './reader/verify.js';
+export type { SubscribeOptions, Subscription } from './subscriptions/subscription.js';
+export type { SubscriptionStats } from './subscriptions/subscriptions.js';
 export {
   type Bytes,
   type Durability,

@@ -43,6 +43,8 @@ import { salvageLog } from './recovery/salvage.js';
 import { Counter } from './ring/control.js';
 import { LOCK_NAME, segmentIdOf } from './segments/names.js';
 import { NodeStorage, syncDirectory } from './storage/node-storage.js';
+import type { SubscribeOptions, Subscription } from './subscriptions/subscription.js';
+import { type SubscriptionStats, Subscriptions } from './subscriptions/subscriptions.js';
 import type { Bytes, Durability, Lsn, WalRecord } from './types.js';
 
 export interface ReadOptions {
@@ -98,6 +100,7 @@ export interface WalStats {
   inFlight: number;
   /** This thread's ring, in bytes. */
   ring: { bytes: number; used: number };
+  subscriptions: SubscriptionStats[];
   /** From append to commit, in milliseconds, by frames of this thread. */
   latencyMs: Record<'memory' | 'os' | 'disk', Latency>;
 }
@@ -149,6 +152,14 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
   /** The clean-up that follows a checkpoint by itself, if one is under way. */
   #automaticCleanup: Promise<CleanupResult> | undefined;
   #activeReads = 0;
+  readonly #subscriptions = new Subscriptions({
+    state: () => this.#state,
+    first: () => Math.max(this.#state.low, this.#coordinator?.control.get(Counter.firstLsn) ?? 1),
+    last: (level) => this.watermark(level),
+    follow: (from, level, signal) => this.read({ from, follow: true, level, signal }),
+    write: (positions) => this.#writable().notePositions(positions),
+    sync: () => this.sync(),
+  });
 
   private constructor(
     directory: string,
@@ -364,6 +375,48 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
       });
   }
 
+  /**
+   * Drops every record above `lsn`, durably: nothing of it ever comes back, and the next record gets `lsn + 1`. Positions
+   * of subscriptions above it go back to it. Below the checkpoint: `ERR_WAL_INVALID_ARGUMENT`; below the clean-up:
+   * `ERR_WAL_TRUNCATED`. Readers that are past it end with `ERR_WAL_TRUNCATED`.
+   */
+  async truncateAfter(lsn: Lsn): Promise<void> {
+    checkLsn(lsn, 'lsn', 0);
+    const coordinator = this.#writable();
+    const last = this.watermark('os');
+    if (lsn > last) throw invalidArgument(`The log ends at LSN ${last}; there is nothing to cut after LSN ${lsn}.`);
+    if (lsn < this.#state.low - 1) {
+      throw new WalError(
+        'ERR_WAL_TRUNCATED',
+        `LSN ${lsn} was cleaned up; the log begins at LSN ${this.#state.low} now.`,
+        { lsn },
+      );
+    }
+    if (lsn < this.#state.checkpoint) {
+      throw invalidArgument(
+        `LSN ${lsn} is behind the checkpoint at LSN ${this.#state.checkpoint}, which cannot go back.`,
+      );
+    }
+    await this.#subscriptions.cutAfter(lsn);
+    await coordinator.truncateAfter(lsn);
+    await this.#source.catalog.refresh();
+  }
+
+  /**
+   * Opens a named, durable consumer, and makes it if it does not exist. One at a time of a name in one process.
+   * See {@link Subscription}.
+   */
+  async subscribe(name: string, options?: SubscribeOptions): Promise<Subscription> {
+    this.#writable();
+    return this.#subscriptions.subscribe(name, options);
+  }
+
+  /** Forgets a subscription, so that clean-up no longer waits for it. Unknown: `ERR_WAL_NOT_FOUND`. */
+  async unsubscribe(name: string): Promise<void> {
+    this.#writable();
+    await this.#subscriptions.unsubscribe(name);
+  }
+
   /** Removes or recycles the segments wholly below the checkpoint. Joins the automatic one when that is under way. */
   async cleanup(): Promise<CleanupResult> {
     const coordinator = this.#writable();
@@ -396,6 +449,7 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
       queueDepth: appender.queued,
       inFlight: appender.inFlight,
       ring: { bytes: appender.ring.dataBytes, used: appender.ringUse },
+      subscriptions: this.#subscriptions.stats(),
       latencyMs: { memory: latency(0), os: latency(1), disk: latency(2) },
     };
   }
@@ -425,6 +479,7 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     try {
       // Called first: from here on, nothing is accepted any more.
       const closed = this.#coordinator?.close();
+      await this.#subscriptions.close();
       await this.#source.close();
       await closed;
     } finally {

@@ -99,6 +99,11 @@ export class Commits {
     this.#updateHold();
   }
 
+  /** The log was cut behind `lsn`: what comes next is news again. */
+  wentBack(lsn: Lsn): void {
+    for (const last of this.#last) last.lsn = Math.min(last.lsn, lsn);
+  }
+
   rejectAll(error: unknown): void {
     for (const waiters of this.#waiters) {
       for (const waiter of waiters) waiter.reject(error);

@@ -2,7 +2,7 @@ import { BroadcastChannel } from 'node:worker_threads';
 import { WalError } from '../errors.js';
 import { Level } from '../format/levels.js';
 import type { IndexEntry } from '../format/seal.js';
-import type { LogState } from '../format/state.js';
+import type { LogState, Positions } from '../format/state.js';
 import { Appender, type AppenderOptions } from '../producer/appender.js';
 import { closedError } from '../producer/arguments.js';
 import { makeHandle, type ProducerHandle } from '../producer/connect.js';
@@ -119,7 +119,9 @@ export class Coordinator {
       (event) => this.#listener.commit(event),
       (busy) => link.hold('waiters', busy),
     );
-    const { frameBytes, maxRecordBytes } = options;
+    const { maxRecordBytes, segmentBytes } = options;
+    // A frame lies in one segment: small segments want small frames, to be filled well and not to be outgrown.
+    const frameBytes = Math.min(options.frameBytes, segmentBytes / 4);
     this.#appenderOptions = { frameBytes, maxRecordBytes, encodeBytes: POOL_FRAME_BYTES };
     this.appender = new Appender(ring, control, this.#appenderOptions, {
       encode: (frame) => this.#encode(ring, frame),
@@ -206,6 +208,23 @@ export class Coordinator {
     return this.#pool.exclusively(async () => {
       this.#state = await this.#link.request<LogState>({ op: 'checkpoint', lsn });
     });
+  }
+
+  /** Drops every record above `lsn`, durably. */
+  truncateAfter(lsn: number): Promise<void> {
+    return this.#pool.exclusively(async () => {
+      const request = { op: 'truncateAfter', lsn } as const;
+      const { state, gone } = await this.#link.request<{ state: LogState; gone: SegmentInfo[] }>(request);
+      this.#state = state;
+      this.commits.wentBack(lsn);
+      this.#obsolete.push(...gone.map((segment) => segment.name));
+      await this.#retire();
+    });
+  }
+
+  /** Notes positions of subscriptions; resolves once they survive the death of the process. */
+  async notePositions(positions: Positions): Promise<void> {
+    this.#state = await this.#link.request<LogState>({ op: 'positions', positions });
   }
 
   /** `recycle`: whether files may be written over, which nobody may be reading then. */

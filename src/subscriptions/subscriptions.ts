@@ -1,0 +1,134 @@
+import { invalidArgument, WalError } from '../errors.js';
+import { LEVEL_NAMES } from '../format/levels.js';
+import type { LogState, Positions, SubscriptionState } from '../format/state.js';
+import { checkLevel, checkLsn, checkOptions, describe } from '../producer/arguments.js';
+import type { Reader } from '../reader/reader.js';
+import type { Durability, Lsn } from '../types.js';
+import { checkName } from './names.js';
+import { PositionBook } from './position-book.js';
+import { type SubscribeOptions, Subscription } from './subscription.js';
+
+/** What the subscriptions need of their log. */
+export interface SubscriptionsHost {
+  state(): LogState;
+  /** The first LSN that can be read, and the last that is committed at a level. */
+  first(): Lsn;
+  last(level: Durability): Lsn;
+  follow(from: Lsn, level: Durability, signal: AbortSignal): Reader;
+  /** Writes changes of positions; resolves once they survive the death of the process. */
+  write(positions: Positions): Promise<void>;
+  /** Makes what was noted durable. */
+  sync(): Promise<unknown>;
+}
+
+export interface SubscriptionStats {
+  name: string;
+  acknowledged: Lsn;
+  /** Records committed at `os` that it has not acknowledged. */
+  lag: number;
+}
+
+/** The named consumers of one open log. */
+export class Subscriptions {
+  readonly #host: SubscriptionsHost;
+  readonly #book: PositionBook;
+  readonly #open = new Map<string, Subscription | 'opening'>();
+
+  constructor(host: SubscriptionsHost) {
+    this.#host = host;
+    this.#book = new PositionBook((positions) => host.write(positions));
+  }
+
+  async subscribe(name: string, options: SubscribeOptions = {}): Promise<Subscription> {
+    checkName(name);
+    checkOptions(options);
+    const fresh = this.#newState(options);
+    if (this.#open.has(name)) {
+      throw invalidArgument(`Subscription '${name}' is open already. Close it first, or use another name.`);
+    }
+    this.#open.set(name, 'opening');
+    try {
+      const subscription = await this.#start(name, fresh);
+      this.#open.set(name, subscription);
+      return subscription;
+    } catch (error) {
+      this.#open.delete(name);
+      throw error;
+    }
+  }
+
+  /** Forgets a subscription: clean-up no longer waits for it. */
+  async unsubscribe(name: string): Promise<void> {
+    checkName(name);
+    if (this.#known(name) === undefined) {
+      throw new WalError('ERR_WAL_NOT_FOUND', `There is no subscription '${name}'.`);
+    }
+    const open = this.#open.get(name);
+    if (open instanceof Subscription) await open.close();
+    await this.#book.note(name, null);
+    await this.#host.sync();
+  }
+
+  stats(): SubscriptionStats[] {
+    const last = this.#host.last('os');
+    return Object.entries(this.#host.state().subscriptions).map(([name, { acknowledged }]) => ({
+      name,
+      acknowledged,
+      lag: Math.max(0, last - acknowledged),
+    }));
+  }
+
+  /** The log is about to be cut behind `lsn`. */
+  async cutAfter(lsn: Lsn): Promise<void> {
+    for (const subscription of [...this.#open.values()]) {
+      if (subscription instanceof Subscription) await subscription.cutAfter(lsn);
+    }
+    // What was acknowledged before the cut must not be noted behind it.
+    await this.#book.settled();
+  }
+
+  async close(): Promise<void> {
+    for (const subscription of [...this.#open.values()]) {
+      if (subscription instanceof Subscription) await subscription.close();
+    }
+  }
+
+  async #start(name: string, fresh: SubscriptionState): Promise<Subscription> {
+    const known = this.#known(name);
+    if (known === undefined) {
+      // On disk before anybody relies on clean-up waiting for it.
+      await this.#book.note(name, fresh);
+      await this.#host.sync();
+    }
+    const { acknowledged, level } = known ?? fresh;
+    return new Subscription(name, acknowledged, {
+      follow: (from, signal) => this.#host.follow(from, level, signal),
+      acknowledge: (lsn) => this.#book.note(name, lsn),
+      closed: () => this.#open.delete(name),
+    });
+  }
+
+  #known(name: string): SubscriptionState | undefined {
+    const { subscriptions } = this.#host.state();
+    return Object.hasOwn(subscriptions, name) ? subscriptions[name] : undefined;
+  }
+
+  /** Where a subscription begins that does not exist yet. */
+  #newState({ from = 'start', level = 'disk' }: SubscribeOptions): SubscriptionState {
+    const name = LEVEL_NAMES[checkLevel(level)];
+    const first = this.#host.first();
+    if (from === 'start') return { acknowledged: first - 1, level: name };
+    if (from === 'end') return { acknowledged: this.#host.last('os'), level: name };
+    if (typeof from === 'string')
+      throw invalidArgument(`from must be an LSN, 'start' or 'end', not ${describe(from)}.`);
+    checkLsn(from, 'from');
+    if (from < first) {
+      throw new WalError('ERR_WAL_TRUNCATED', `LSN ${from} was cleaned up; the log begins at LSN ${first} now.`, {
+        lsn: from,
+      });
+    }
+    const last = this.#host.last('os');
+    if (from > last + 1) throw invalidArgument(`LSN ${from} is ahead of the log, which ends at LSN ${last}.`);
+    return { acknowledged: from - 1, level: name };
+  }
+}

@@ -1,0 +1,145 @@
+import { Readable } from 'node:stream';
+import { type Subscription, WriteAheadLog } from 'ringwal';
+import t from 'tap';
+import { collect, failsWith, numbers, openLog, payloads, temporaryDirectory, text } from './helpers.js';
+
+/** The next `count` records of a subscription, acknowledged up to `acknowledge`. */
+async function take(subscription: Subscription, count: number, acknowledge = 0): Promise<number[]> {
+  const lsns: number[] = [];
+  for await (const { lsn } of subscription) {
+    lsns.push(lsn);
+    if (lsn <= acknowledge) await subscription.ack(lsn);
+    if (lsns.length === count) break;
+  }
+  return lsns;
+}
+
+t.test('a consumer goes on behind what it acknowledged, also after the log was opened again', async (t) => {
+  const directory = temporaryDirectory(t);
+  const wal = await WriteAheadLog.open(directory);
+  await wal.appendMany(numbers(1, 10).map(String));
+  const first = await wal.subscribe('indexer');
+  t.same(await take(first, 6, 4), [1, 2, 3, 4, 5, 6]);
+  await first.close();
+  t.same(await take(await wal.subscribe('indexer'), 2), [5, 6], 'what was not acknowledged comes again');
+  await wal.close();
+  const again = await openLog(t, {}, directory);
+  const second = await again.subscribe('indexer');
+  t.equal(second.acknowledged, 4);
+  t.same(await take(second, 6, 10), numbers(5, 10));
+  t.match(again.stats().subscriptions, [{ name: 'indexer', acknowledged: 10, lag: 0 }]);
+});
+
+t.test('a new subscription begins where it is told', async (t) => {
+  const wal = await openLog(t);
+  await wal.appendMany(['a', 'b', 'c']);
+  t.same(await take(await wal.subscribe('from 2', { from: 2 }), 2), [2, 3]);
+  const end = await wal.subscribe('end', { from: 'end' });
+  const next = take(end, 1);
+  await wal.append('d');
+  t.same(await next, [4]);
+  const os = await wal.subscribe('os', { from: 'end', level: 'os' });
+  const unsynced = take(os, 1);
+  await wal.append('e', { durability: 'os' });
+  t.same(await unsynced, [5]);
+});
+
+t.test('clean-up keeps what a subscription has not acknowledged, and takes it once it is forgotten', async (t) => {
+  const wal = await openLog(t, { segmentBytes: 65536, autoCleanup: false });
+  const slow = await wal.subscribe('slow');
+  for (const i of numbers(1, 40)) await wal.append(Buffer.alloc(8192, i));
+  t.same(await take(slow, 20, 20), numbers(1, 20));
+  await wal.checkpoint(40);
+  await wal.cleanup();
+  const kept = await collect(wal.read());
+  t.ok(kept[0].lsn > 1 && kept[0].lsn <= 21, `the log begins at ${kept[0].lsn}`);
+  t.same(wal.stats().subscriptions, [{ name: 'slow', acknowledged: 20, lag: 20 }]);
+  await wal.unsubscribe('slow');
+  t.same(wal.stats().subscriptions, []);
+  await failsWith(t, 'ERR_WAL_CLOSED', slow.ack(20));
+  t.ok((await wal.cleanup()).segments > 0);
+  await failsWith(t, 'ERR_WAL_NOT_FOUND', wal.unsubscribe('slow'));
+});
+
+t.test('bad names, positions and acknowledgements are refused', async (t) => {
+  const wal = await openLog(t);
+  await wal.appendMany(['a', 'b', 'c']);
+  for (const name of ['', 'a\0b', 'line\nbreak', 'x'.repeat(256), 'é'.repeat(128), '\ud800', 5 as unknown as string]) {
+    await failsWith(t, 'ERR_WAL_INVALID_ARGUMENT', wal.subscribe(name));
+  }
+  for (const from of [0, -1, 1.5, 5, 'middle' as 'start']) {
+    await failsWith(t, 'ERR_WAL_INVALID_ARGUMENT', wal.subscribe('x', { from }));
+  }
+  const odd = await wal.subscribe('__proto__');
+  await failsWith(t, 'ERR_WAL_INVALID_ARGUMENT', wal.subscribe('__proto__'), 'opened twice');
+  await failsWith(t, 'ERR_WAL_INVALID_ARGUMENT', odd.ack(1), 'not delivered yet');
+  t.same(await take(odd, 2, 2), [1, 2]);
+  await failsWith(t, 'ERR_WAL_INVALID_ARGUMENT', odd.ack(3), 'ahead');
+  await failsWith(t, 'ERR_WAL_INVALID_ARGUMENT', odd.ack(1), 'back');
+  t.match(wal.stats().subscriptions, [{ name: '__proto__', acknowledged: 2 }]);
+});
+
+t.test('several consumers go at their own speeds, and a stream can be made of one', async (t) => {
+  const wal = await openLog(t);
+  const names = ['a', 'b', 'c'];
+  const subscriptions = await Promise.all(names.map((name) => wal.subscribe(name)));
+  const taking = subscriptions.map((subscription, i) => take(subscription, 100 * (i + 1), 100 * (i + 1)));
+  for (const i of numbers(1, 30)) await wal.appendMany(numbers(1, 10).map((j) => `${i}/${j}`));
+  t.same(await Promise.all(taking), [numbers(1, 100), numbers(1, 200), numbers(1, 300)]);
+  const stream = Readable.from(await wal.subscribe('stream', { from: 299 }));
+  const records = [];
+  for await (const record of stream) if (records.push(record) === 2) break;
+  t.same(payloads(records), ['30/9', '30/10']);
+});
+
+t.test('a slow consumer costs no memory: its loop reads when it asks', async (t) => {
+  const wal = await openLog(t);
+  const slow = await wal.subscribe('slow');
+  const iterator = slow[Symbol.asyncIterator]();
+  await wal.append('first');
+  t.equal(text((await iterator.next()).value?.payload), 'first');
+  const before = process.memoryUsage().arrayBuffers;
+  for (const i of numbers(1, 40)) await wal.appendMany(numbers(1, 100).map(() => Buffer.alloc(10_000, i)));
+  t.ok(process.memoryUsage().arrayBuffers - before < 32 * 1024 * 1024);
+  await iterator.return?.();
+});
+
+t.test('after a cut the log goes on behind it, and nothing that was cut comes back', async (t) => {
+  const directory = temporaryDirectory(t);
+  const wal = await WriteAheadLog.open(directory, { segmentBytes: 65536, autoCleanup: false });
+  for (const i of numbers(1, 30)) await wal.append(`old ${i} ${'x'.repeat(5000)}`);
+  const consumer = await wal.subscribe('consumer');
+  t.same(await take(consumer, 20, 20), numbers(1, 20));
+  await wal.truncateAfter(12);
+  t.equal(wal.watermark('disk'), 12);
+  await failsWith(t, 'ERR_WAL_TRUNCATED', consumer.ack(20), 'what was delivered is void');
+  t.equal((await wal.subscribe('consumer')).acknowledged, 12);
+  t.equal(await wal.append('new 13'), 13);
+  await failsWith(t, 'ERR_WAL_NOT_FOUND', wal.get(14));
+  const check = async (log: WriteAheadLog) => {
+    const found = payloads(await collect(log.read())).map((payload) => payload.slice(0, 6).trim());
+    t.same(found, [...numbers(1, 12).map((i) => `old ${i}`), 'new 13']);
+  };
+  await check(wal);
+  await wal.close();
+  const again = await openLog(t, { autoCleanup: false }, directory);
+  await check(again);
+  await failsWith(t, 'ERR_WAL_INVALID_ARGUMENT', again.truncateAfter(14));
+  await again.checkpoint(5);
+  await failsWith(t, 'ERR_WAL_INVALID_ARGUMENT', again.truncateAfter(4));
+  await again.truncateAfter(13);
+  t.equal(await again.append('14'), 14);
+});
+
+t.test('a log can be cut to nothing and begins again', async (t) => {
+  const directory = temporaryDirectory(t);
+  const wal = await WriteAheadLog.open(directory);
+  await wal.appendMany(['a', 'b']);
+  await wal.truncateAfter(0);
+  t.same(await collect(wal.read()), []);
+  await wal.close();
+  const again = await openLog(t, {}, directory);
+  t.match(again.recovery, { records: 0, lastLsn: 0 });
+  t.equal(await again.append('c'), 1);
+  t.same(payloads(await collect(again.read())), ['c']);
+});
