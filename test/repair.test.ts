@@ -3,9 +3,12 @@ import path from 'node:path';
 import { repairLog, verifyLog, WriteAheadLog } from 'ringwal';
 import t, { type Test } from 'tap';
 import { collect, failsWith, numbers, segmentFiles, temporaryDirectory } from './helpers.js';
+import { Random } from './simulation/random.js';
 
 const SEGMENT_BYTES = 65_536;
 const RECORDS = 15;
+/** `REPAIR_STRIDE=1` tries every byte. */
+const STRIDE = Number(process.env.REPAIR_STRIDE ?? 17);
 
 /** A closed log of three segments, few frames in each. */
 async function smallLog(directory: string): Promise<string[]> {
@@ -75,6 +78,40 @@ async function lsnsOf(directory: string, recoveryMode?: 'salvage'): Promise<numb
   }
 }
 
+interface Sound {
+  directory: string;
+  frames: FrameAt[];
+  records: number;
+}
+
+/** Flips one bit in a copy of a sound log; returns what salvage, repair or verify then got wrong. */
+async function flipped(sound: Sound, directory: string, name: string, offset: number): Promise<string[]> {
+  restore(sound.directory, directory);
+  flip(directory, name, offset, 1 << (offset % 8));
+  const all = numbers(1, sound.records);
+  const hit = sound.frames.find((frame) => frame.name === name && frame.from <= offset && offset < frame.to);
+  const expected = all.filter((lsn) => !hit || lsn < hit.firstLsn || lsn >= hit.firstLsn + hit.records);
+  const wrong: string[] = [];
+  const note = (what: string) => wrong.push(`${name}@${offset} ${what}`);
+  // A byte behind a frame's payload harms nobody who reads the frame.
+  const isRight = (lsns: number[]) => lsns.join() === expected.join() || lsns.length === sound.records;
+  try {
+    const salvaged = await lsnsOf(directory, 'salvage');
+    if (!isRight(salvaged)) note(`salvaged ${salvaged}`);
+    const report = await repairLog(directory);
+    const { verdict, damage } = await verifyLog(directory);
+    if (verdict !== 'clean') note(JSON.stringify(damage));
+    const read = await lsnsOf(directory);
+    if (!isRight(read) || report.kept !== read.length) note(`kept ${report.kept}: ${read}`);
+    const lost = report.lost.flatMap(({ firstLsn, lastLsn }) => numbers(firstLsn, lastLsn));
+    if ([...lost, ...read].sort((a, b) => a - b).join() !== all.join()) note(`lost ${lost}`);
+    if (report.quarantined.length !== 1) note(`quarantined ${report.quarantined}`);
+  } catch (error) {
+    note(String(error));
+  }
+  return wrong;
+}
+
 t.test('one flipped byte anywhere: repair and salvage keep everything outside the damaged frame', async (t) => {
   const sound = temporaryDirectory(t);
   const names = await smallLog(sound);
@@ -84,36 +121,39 @@ t.test('one flipped byte anywhere: repair and salvage keep everything outside th
   let flips = 0;
   for (const name of names) {
     const { size } = fs.statSync(path.join(sound, name));
-    for (let offset = 0; offset < size; offset += offset > 256 && offset < 4080 ? 811 : 17) {
-      restore(sound, directory);
-      flip(directory, name, offset, 1 << (offset % 8));
-      flips++;
-      const hit = frames.find((frame) => frame.name === name && frame.from <= offset && offset < frame.to);
-      const expected = numbers(1, RECORDS).filter(
-        (lsn) => !hit || lsn < hit.firstLsn || lsn >= hit.firstLsn + hit.records,
-      );
-      const place = `${name}@${offset}`;
-      try {
-        const salvaged = await lsnsOf(directory, 'salvage');
-        // A byte behind a frame's payload harms nobody who reads the frame.
-        if (!isWithin(salvaged, expected, RECORDS)) wrong.push(`${place} salvaged ${salvaged}`);
-        const report = await repairLog(directory);
-        const verified = await verifyLog(directory);
-        const read = await lsnsOf(directory);
-        if (verified.verdict !== 'clean') wrong.push(`${place} ${JSON.stringify(verified.damage)}`);
-        if (!isWithin(read, expected, RECORDS)) wrong.push(`${place} repaired: ${read}`);
-        if (report.kept !== read.length) wrong.push(`${place}: kept ${report.kept} of ${read.length}`);
-        const lost = report.lost.flatMap(({ firstLsn, lastLsn }) => numbers(firstLsn, lastLsn));
-        if ([...lost, ...read].sort((a, b) => a - b).join() !== numbers(1, RECORDS).join())
-          wrong.push(`${place}: lost ${lost}`);
-        if (report.quarantined.length !== 1) wrong.push(`${place}: quarantined ${report.quarantined}`);
-      } catch (error) {
-        wrong.push(`${place} ${String(error)}`);
-      }
+    for (let offset = 0; offset < size; offset += offset > 256 && offset < 4080 ? 811 : STRIDE, flips++) {
+      wrong.push(...(await flipped({ directory: sound, frames, records: RECORDS }, directory, name, offset)));
     }
   }
   t.same(wrong.slice(0, 20), [], `${wrong.length} of ${flips}`);
   t.comment(`${flips} bytes flipped`);
+});
+
+t.test('one flipped byte at random in a larger log', async (t) => {
+  const sound = temporaryDirectory(t);
+  const log = await WriteAheadLog.open(sound, { segmentBytes: 1024 * 1024 });
+  const appends: Promise<number>[] = [];
+  for (let lsn = 1; lsn <= 6000; lsn++) {
+    appends.push(log.append(`record ${lsn} ${'.'.repeat(lsn % 700)}`));
+    if (lsn % 97 === 0) await Promise.all(appends.splice(0));
+  }
+  await Promise.all(appends);
+  await log.close();
+  const names = segmentFiles(sound);
+  t.ok(names.length >= 3, `${names.length} segments`);
+  const frames = framesIn(sound, names);
+  const directory = copyOf(t, sound);
+  const random = new Random(Number(process.env.REPAIR_SEED ?? 7));
+  const wrong: string[] = [];
+  for (let i = 0; i < 12; i++) {
+    const name = names[random.below(names.length)];
+    const offset = random.below(fs.statSync(path.join(sound, name)).size);
+    wrong.push(...(await flipped({ directory: sound, frames, records: 6000 }, directory, name, offset)));
+  }
+  t.same(
+    wrong.map((what) => what.slice(0, 300)),
+    [],
+  );
 });
 
 t.test('a segment that is missing or has nothing left is a gap, and the log goes on', async (t) => {
@@ -174,8 +214,3 @@ t.test('an LSN that was lost is not found, and a read from there goes on behind 
   }
   t.same(followed, [7, ...numbers(9, RECORDS)]);
 });
-
-/** All that was expected, or everything. */
-function isWithin(read: number[], expected: number[], all: number): boolean {
-  return read.join() === expected.join() || read.length === all;
-}
