@@ -7,7 +7,7 @@ import { Random } from './simulation/random.js';
 
 const SEGMENT_BYTES = 65_536;
 const RECORDS = 15;
-/** `REPAIR_STRIDE=1` tries every byte. */
+/** `REPAIR_STRIDE=1 TAP_TIMEOUT=600` tries every byte. */
 const STRIDE = Number(process.env.REPAIR_STRIDE ?? 17);
 
 /** A closed log of three segments, few frames in each. */
