@@ -26,6 +26,7 @@ export {
   type SyncMethod,
   type WalRecord,
 } from './types.js';
+export { type RepairOptions, type RepairReport, repairLog } from './upkeep/repair-log.js';
 export {
   type CleanupResult,
   type ReadOptions,

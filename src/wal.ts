@@ -36,8 +36,10 @@ import { LogCursor } from './reader/log-cursor.js';
 import type { LogSource } from './reader/log-source.js';
 import { type ReadProgress, type ReadRequest, readLog } from './reader/read-log.js';
 import { Reader } from './reader/reader.js';
+import { filesOf } from './reader/storage-files.js';
 import { inspectLive } from './recovery/inspect-live.js';
 import { openError, type Recovered, type RecoveryReport } from './recovery/recover.js';
+import { salvageLog } from './recovery/salvage.js';
 import { Counter } from './ring/control.js';
 import { LOCK_NAME, segmentIdOf } from './segments/names.js';
 import { NodeStorage, syncDirectory } from './storage/node-storage.js';
@@ -159,11 +161,16 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     sync: () => this.sync(),
   });
 
-  private constructor(directory: string, options: ResolvedOptions, source: Coordinator | Recovered) {
+  private constructor(
+    directory: string,
+    options: ResolvedOptions,
+    source: Coordinator | Recovered,
+    files = nodeFiles(directory),
+  ) {
     super();
     this.directory = directory;
     this.#options = options;
-    const catalog = new Catalog(nodeFiles(directory));
+    const catalog = new Catalog(files);
     this.recovery = source.report;
     if (!(source instanceof Coordinator)) {
       this.#recovered = source;
@@ -207,9 +214,13 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
 
     async function openReadOnly(at: string, how: ResolvedOptions): Promise<WriteAheadLog> {
       const startedAt = performance.now();
-      const recovered = await inspectLive(new NodeStorage(at), how.recoveryMode);
+      const storage = new NodeStorage(at);
+      const { recovered, view } =
+        how.recoveryMode === 'salvage'
+          ? await salvageLog(storage, how.onProgress, how.signal)
+          : { recovered: await inspectLive(storage, how.recoveryMode), view: undefined };
       recovered.report.durationMs = performance.now() - startedAt;
-      return new WriteAheadLog(at, how, recovered);
+      return new WriteAheadLog(at, how, recovered, view && filesOf(view));
     }
   }
 
@@ -289,8 +300,10 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
   async get(lsn: Lsn): Promise<WalRecord> {
     checkLsn(lsn);
     this.#checkOpen();
-    const records = lsn <= (await this.#source.readable()) ? await this.#lookUp(lsn) : undefined;
+    const isThere = lsn <= (await this.#source.readable());
+    const records = isThere ? await this.#lookUp(lsn) : undefined;
     if (records?.[0]?.lsn === lsn) return records[0];
+    if (isThere) throw new WalError('ERR_WAL_NOT_FOUND', `LSN ${lsn} was lost: what held it was damaged.`, { lsn });
     throw new WalError(
       'ERR_WAL_NOT_FOUND',
       `There is no record with LSN ${lsn}; the log ends at LSN ${this.watermark('os')}.`,

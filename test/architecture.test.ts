@@ -13,7 +13,7 @@ const FLOORS = [
   ['segments'],
   ['sequencer', 'recovery', 'producer', 'reader'],
   ['coordinator', 'subscriptions', 'kv'],
-  ['wal'],
+  ['wal', 'upkeep'],
   ['index'],
   ['cli'],
 ];

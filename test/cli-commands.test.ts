@@ -116,7 +116,15 @@ t.test('verify: exit code 0 when sound, 1 when damaged, and where', async (t) =>
   const sound = await cli(['verify', log, '--json']);
   t.equal(sound.code, 0);
   t.equal(sound.stderr, '');
-  t.same(JSON.parse(sound.stdout), { verdict: 'clean', segments: 3, records: 5, firstLsn: 1, lastLsn: 5, damage: [] });
+  t.same(JSON.parse(sound.stdout), {
+    verdict: 'clean',
+    segments: 3,
+    records: 5,
+    firstLsn: 1,
+    lastLsn: 5,
+    damage: [],
+    lost: [],
+  });
   t.match(await cli(['verify', log]), { code: 0, stdout: /^sound: 5 records \(LSN 1 to 5\) in 3 segments/ });
 
   const [, second] = segments(log);

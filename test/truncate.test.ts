@@ -1,5 +1,7 @@
 import t from 'tap';
 import { Level } from '../src/format/levels.js';
+import { filesOf } from '../src/reader/storage-files.js';
+import { verifyFiles } from '../src/reader/verify.js';
 import { Random } from './simulation/random.js';
 import { SimulatedDisk } from './simulation/simulated-disk.js';
 import { during, SimulatedLog } from './simulation/simulated-log.js';
@@ -47,4 +49,13 @@ t.test('a cut that finds no room for its segment cuts nothing, and the log goes 
     t.same(await SimulatedLog.reopen(log.disk, 'power').read(), known);
   }
   t.ok(refused >= 2, `${refused} calls refused it`);
+});
+
+t.test('a log that was cut twice in the same frame is sound', async (t) => {
+  const log = withTwoFrames();
+  const known = await log.read();
+  log.sequencer.truncateAfter(8);
+  log.sequencer.truncateAfter(7);
+  t.match(await verifyFiles(filesOf(log.disk)), { verdict: 'clean', damage: [], lastLsn: 7 });
+  t.same(await SimulatedLog.reopen(log.disk, 'power').read(), known.slice(0, 7));
 });

@@ -3,8 +3,10 @@ import { availableParallelism } from 'node:os';
 import { BroadcastChannel, type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import type { ActorData, ActorMessage, ActorRequest } from '../src/coordinator/messages.js';
 import { toPlainError } from '../src/errors.js';
+import { inspectPointInTime } from '../src/recovery/point-in-time.js';
 import { inspectLog, openError, type Recovered, unfinishedSpares } from '../src/recovery/recover.js';
 import { endLastSegment } from '../src/recovery/repair-tail.js';
+import { finish } from '../src/recovery/survey.js';
 import { Control, Slot } from '../src/ring/control.js';
 import { Ring } from '../src/ring/ring.js';
 import { leftSpare } from '../src/segments/prepare.js';
@@ -37,9 +39,14 @@ function post(message: ActorMessage): void {
   port.postMessage(message);
 }
 
+function inspect(): Recovered {
+  if (data.recoveryMode !== 'point-in-time') return inspectLog(storage, data.recoveryMode);
+  return finish(inspectPointInTime(storage), (progress) => post({ op: 'recovering', progress }));
+}
+
 function recover(): Recovered {
   const startedAt = performance.now();
-  const recovered = inspectLog(storage, data.recoveryMode);
+  const recovered = inspect();
   endLastSegment(storage, recovered, Date.now());
   recovered.report.durationMs = performance.now() - startedAt;
   return recovered;

@@ -1,9 +1,6 @@
-import type { WalRecord } from '../types.js';
 import { WriteAheadLog } from '../wal.js';
 import { type Command, oneOf, wholeNumber } from './command.js';
-
-const ENCODINGS = ['utf8', 'base64', 'hex'] as const;
-type Encoding = (typeof ENCODINGS)[number];
+import { ENCODINGS, recordLine } from './record-line.js';
 
 export const dump: Command = {
   name: 'dump',
@@ -31,7 +28,7 @@ export const dump: Command = {
       const last = Math.min(to, log.recovery.lastLsn);
       for await (const records of log.read({ from, to: last }).batches()) {
         const wanted = records.length > left ? records.slice(0, left) : records;
-        await out.write(wanted.map((record) => line(record, encoding)).join(''));
+        await out.write(wanted.map((record) => recordLine(record, encoding)).join(''));
         left -= wanted.length;
         if (left === 0 || out.gone) break;
       }
@@ -41,18 +38,3 @@ export const dump: Command = {
     return 0;
   },
 };
-
-/** A record as one line of JSON, its newline included. */
-function line({ lsn, kind, payload, key, value, timestamp }: WalRecord, encoding: Encoding): string {
-  const text = (bytes: Uint8Array) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString(encoding);
-  switch (kind) {
-    case 'data':
-      return `${JSON.stringify({ lsn, kind, payload: text(payload), timestamp })}\n`;
-    case 'put':
-      return `${JSON.stringify({ lsn, kind, key: text(key!), value: text(value!), timestamp })}\n`;
-    case 'del':
-      return `${JSON.stringify({ lsn, kind, key: text(key!), timestamp })}\n`;
-    default:
-      return `${JSON.stringify({ lsn, kind, timestamp })}\n`;
-  }
-}

@@ -6,9 +6,12 @@ import { dump } from './dump.js';
 import { ingest } from './ingest.js';
 import { inspect } from './inspect.js';
 import { Output } from './output.js';
+import { repair } from './repair.js';
+import { tail } from './tail.js';
+import { checkpoint, cleanup } from './upkeep.js';
 import { verify } from './verify.js';
 
-const COMMANDS: readonly Command[] = [ingest, dump, inspect, verify];
+const COMMANDS: readonly Command[] = [ingest, dump, tail, inspect, verify, repair, checkpoint, cleanup];
 
 async function main(args: string[], out: Output): Promise<number> {
   const [first, ...rest] = args;

@@ -3,6 +3,7 @@ export class Output {
   readonly #stream: NodeJS.WriteStream;
   #gone = false;
   #resume: (() => void) | undefined;
+  readonly #leave = new AbortController();
 
   constructor(stream: NodeJS.WriteStream) {
     this.#stream = stream;
@@ -10,8 +11,14 @@ export class Output {
     stream.on('error', (error: NodeJS.ErrnoException) => {
       if (error.code !== 'EPIPE') throw error;
       this.#gone = true;
+      this.#leave.abort();
       this.#resume?.();
     });
+  }
+
+  /** Fires when nobody reads any more. */
+  get closed(): AbortSignal {
+    return this.#leave.signal;
   }
 
   /** Nobody reads any more: whatever is still written goes nowhere. */

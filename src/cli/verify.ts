@@ -35,13 +35,14 @@ const VERDICTS: Record<VerifyReport['verdict'], string> = {
 };
 
 export function describe(report: VerifyReport, seconds: number): string {
-  const { verdict, segments, records, firstLsn, lastLsn, damage } = report;
+  const { verdict, segments, records, firstLsn, lastLsn, damage, lost } = report;
   const range = records === 0 ? '' : ` (LSN ${firstLsn} to ${lastLsn})`;
   const places = damage.map(
     ({ segment, offset, lsn, reason }) => `  ${segment} at byte ${count(offset)}, LSN ${lsn}: ${reason}\n`,
   );
+  const gone = lost.map(({ firstLsn, lastLsn }) => `  LSN ${firstLsn} to ${lastLsn} were given up by a repair\n`);
   return (
     `${VERDICTS[verdict]}: ${plural(records, 'record')}${range} in ${plural(segments, 'segment')}, ` +
-    `read in ${seconds.toFixed(2)} s\n${places.join('')}`
+    `read in ${seconds.toFixed(2)} s\n${places.join('')}${gone.join('')}`
   );
 }

@@ -1,6 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import { fromPlainError, WalError } from '../errors.js';
 import { closedError } from '../producer/arguments.js';
+import type { SurveyProgress as RecoveryProgress } from '../recovery/survey.js';
 import { type Control, LogPhase, Slot } from '../ring/control.js';
 import type { ActorData, ActorMessage, ActorReady, ActorRequest } from './messages.js';
 
@@ -30,6 +31,7 @@ export class ActorLink {
   readonly #exited: Promise<void>;
   #listener: ActorListener | undefined;
   #started: ((ready: ActorReady | Error) => void) | undefined;
+  #recovering: ((progress: RecoveryProgress) => void) | undefined;
   #closing = false;
   #ended = false;
   readonly #holders = new Set<Holder>();
@@ -58,8 +60,10 @@ export class ActorLink {
     control: Control,
     data: ActorData,
     signal?: AbortSignal,
+    onProgress?: (progress: RecoveryProgress) => void,
   ): Promise<{ link: ActorLink; ready: ActorReady }> {
     const link = new ActorLink(control, data);
+    link.#recovering = onProgress;
     const abort = () => link.#started?.(signal!.reason as Error);
     signal?.addEventListener('abort', abort, { once: true });
     const ready = await new Promise<ActorReady | Error>((resolve) => {
@@ -131,6 +135,8 @@ export class ActorLink {
         return this.#listener?.wantSpare();
       case 'ready':
         return this.#started?.(message.ready);
+      case 'recovering':
+        return this.#recovering?.(message.progress);
       case 'unable': {
         const error = fromPlainError(message.error);
         if (this.#started !== undefined) return this.#started(error);

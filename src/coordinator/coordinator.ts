@@ -86,7 +86,7 @@ export class Coordinator {
         syncMethod,
         recoveryMode,
       };
-      const { link, ready } = await ActorLink.start(control, data, signal);
+      const { link, ready } = await ActorLink.start(control, data, signal, options.onProgress);
       return new Coordinator(directory, options, lock, control, ring, link, ready);
     } catch (error) {
       lock.release();

@@ -1,6 +1,7 @@
 import type { PlainError } from '../errors.js';
 import type { LogState, Positions } from '../format/state.js';
 import type { RecoveryMode, RecoveryReport } from '../recovery/recover.js';
+import type { SurveyProgress as RecoveryProgress } from '../recovery/survey.js';
 import type { Spare } from '../segments/prepare.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
 import type { SyncMethod } from '../storage/node-storage.js';
@@ -41,6 +42,7 @@ export type ActorReply = { op: 'reply'; ok: true; value: unknown } | { op: 'repl
 export type ActorMessage =
   | { op: 'wake' | 'wantSpare' }
   | { op: 'ready'; ready: ActorReady }
+  | { op: 'recovering'; progress: RecoveryProgress }
   | { op: 'unable'; error: PlainError }
   | { op: 'rotated'; current: SegmentInfo; sealed: SegmentInfo | undefined }
   | { op: 'ringDropped'; id: number }

@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { invalidArgument } from '../errors.js';
 import { checkLevel, checkSignal, describe } from '../producer/arguments.js';
+import type { SurveyProgress as RecoveryProgress } from '../recovery/survey.js';
 import type { Durability, RecoveryMode, SyncMethod } from '../types.js';
 
 const KIB = 1024;
@@ -25,7 +26,11 @@ export interface OpenOptions {
   syncMethod?: SyncMethod;
   /** The longest that an unsynced record stays so, in milliseconds; 0: never sync on time alone. @default 1000 */
   flushIntervalMs?: number;
-  /** What to do about an unfinished end of the log. 'strict' refuses it. @default 'tolerate-torn-tail' */
+  /**
+   * What to do about an unfinished end of the log, and about damage. 'strict' refuses both; 'tolerate-torn-tail' cuts an
+   * unfinished end off; 'point-in-time' reads everything, ends the log before the first damage and quarantines the rest;
+   * 'salvage' opens read-only and reads around every hole. @default 'tolerate-torn-tail'
+   */
   recoveryMode?: RecoveryMode;
   /** Whether a directory that does not exist is made. @default true */
   createIfMissing?: boolean;
@@ -35,11 +40,15 @@ export interface OpenOptions {
   autoCleanup?: boolean;
   /** Aborts the opening. */
   signal?: AbortSignal;
+  /** Called now and then while 'point-in-time' or 'salvage' reads the log. */
+  onProgress?: (progress: RecoveryProgress) => void;
 }
 
-export interface ResolvedOptions extends Required<Omit<OpenOptions, 'signal' | 'durability' | 'compression'>> {
+export interface ResolvedOptions
+  extends Required<Omit<OpenOptions, 'signal' | 'durability' | 'compression' | 'onProgress'>> {
   level: number;
   signal: AbortSignal | undefined;
+  onProgress: OpenOptions['onProgress'];
 }
 
 const KNOWN = new Set([
@@ -58,8 +67,10 @@ const KNOWN = new Set([
   'readOnly',
   'autoCleanup',
   'signal',
+  'onProgress',
   'replica',
 ]);
+const MODES: readonly RecoveryMode[] = ['tolerate-torn-tail', 'strict', 'point-in-time', 'salvage'];
 
 export function resolveOptions(options: OpenOptions): ResolvedOptions {
   if (typeof options !== 'object' || options === null)
@@ -68,8 +79,16 @@ export function resolveOptions(options: OpenOptions): ResolvedOptions {
   if (unknown !== undefined) throw invalidArgument(`There is no option '${unknown}'.`);
   refuseWhatIsNotThere(options as Record<string, unknown>);
   const ringBytes = size(options.ringBytes ?? 16 * MIB, 'ringBytes', 64 * KIB, 1024 * MIB);
-  const { signal } = options;
+  const { signal, onProgress } = options;
   if (signal !== undefined) checkSignal(signal);
+  if (onProgress !== undefined && typeof onProgress !== 'function')
+    throw invalidArgument('onProgress must be a function.');
+  const recoveryMode = oneOf(options.recoveryMode ?? 'tolerate-torn-tail', 'recoveryMode', MODES);
+  const readOnly = flag(options.readOnly ?? false, 'readOnly') || recoveryMode === 'salvage';
+  if (readOnly && recoveryMode === 'point-in-time')
+    throw invalidArgument(
+      "recoveryMode 'point-in-time' changes the log, and readOnly must not; use 'salvage' to read.",
+    );
   return {
     level: checkLevel(options.durability ?? 'disk'),
     segmentBytes: size(options.segmentBytes ?? 64 * MIB, 'segmentBytes', 64 * KIB, 4096 * MIB),
@@ -89,11 +108,12 @@ export function resolveOptions(options: OpenOptions): ResolvedOptions {
     encoders: integer(options.encoders ?? Math.min(4, Math.max(1, availableParallelism() - 1)), 'encoders', 1, 64),
     syncMethod: oneOf(options.syncMethod ?? 'fdatasync', 'syncMethod', ['fdatasync', 'dsync']),
     flushIntervalMs: integer(options.flushIntervalMs ?? 1000, 'flushIntervalMs', 0, 2 ** 31 - 1),
-    recoveryMode: oneOf(options.recoveryMode ?? 'tolerate-torn-tail', 'recoveryMode', ['tolerate-torn-tail', 'strict']),
+    recoveryMode,
     createIfMissing: flag(options.createIfMissing ?? true, 'createIfMissing'),
-    readOnly: flag(options.readOnly ?? false, 'readOnly'),
+    readOnly,
     autoCleanup: flag(options.autoCleanup ?? true, 'autoCleanup'),
     signal,
+    onProgress,
   };
 }
 

@@ -26,7 +26,10 @@ export const FrameType = {
   Stamp: 4,
   /** Positions of subscriptions that changed. */
   Positions: 5,
+  /** Stands where frames were lost, put there by a repair: `records` LSNs from `firstLsn` on are gone. */
+  Gap: 6,
 } as const;
+
 /** Bits of a header's flags. Set by the sequencer. */
 export const HeaderFlag = {
   /**

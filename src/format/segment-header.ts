@@ -58,12 +58,13 @@ export interface SegmentHeader {
   headerCrc: number;
 }
 
-export function encodeSegmentHeader(header: Omit<SegmentHeader, 'headerBytes' | 'headerCrc'>): {
-  bytes: Uint8Array;
-  headerCrc: number;
-} {
+/** `least`: the size of the block, when it must be larger than the state needs. */
+export function encodeSegmentHeader(
+  header: Omit<SegmentHeader, 'headerBytes' | 'headerCrc'>,
+  least = 0,
+): { bytes: Uint8Array; headerCrc: number } {
   const state = encodeState(header.state);
-  const bytes = new Uint8Array(segmentHeaderBytes(state.byteLength));
+  const bytes = new Uint8Array(Math.max(segmentHeaderBytes(state.byteLength), least));
   const view = new DataView(bytes.buffer);
   bytes.set(MAGIC);
   view.setUint32(8, FORMAT_VERSION, true);

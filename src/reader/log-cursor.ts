@@ -2,6 +2,7 @@ import { corrupt, WalError } from '../errors.js';
 import { type FrameHeader, FrameType } from '../format/frame.js';
 import { decodeRecords, type WalRecord } from '../format/record.js';
 import type { IndexEntry } from '../format/seal.js';
+import { SegmentFlag } from '../format/segment-header.js';
 import type { Lsn } from '../types.js';
 import type { CatalogEntry } from './catalog.js';
 import { isGone, type ReadableFile } from './files.js';
@@ -105,7 +106,11 @@ export class LogCursor {
     const known = entry.next;
     const entries = await this.#source.catalog.refresh();
     const now = entries.find((candidate) => candidate.name === entry.name);
-    if (now === undefined) throw this.#truncated();
+    if (now === undefined) {
+      if (!this.#goesOnBehind(entry, entries)) throw this.#truncated();
+      await this.#leave();
+      return true;
+    }
     this.#entry = now;
     if (now.next !== undefined && this.#next > now.lastLsn!) return this.#move(now);
     if (now.next !== known) {
@@ -116,6 +121,14 @@ export class LogCursor {
     if (now.next === undefined && (await this.#mayHaveGrown(now, stream))) return true;
     if (now.next === undefined && this.#source.promised() < this.#next) return false;
     throw this.#damage(to);
+  }
+
+  /** Whether the log goes on at `next` though this segment is gone: it was read to its end, and then cleaned up. */
+  #goesOnBehind({ header: gone }: CatalogEntry, entries: readonly CatalogEntry[]): boolean {
+    const isCut = ({ header: { segmentId, flags, firstLsn } }: CatalogEntry) =>
+      segmentId > gone.segmentId && (flags & SegmentFlag.Truncates) !== 0 && firstLsn < this.#next;
+    if (entries.some(isCut)) return false;
+    return entries.some(({ header, lastLsn }) => header.firstLsn <= this.#next && this.#next <= (lastLsn ?? Infinity));
   }
 
   /** Whether the last segment may hold more by now than when it was read. */

@@ -44,6 +44,8 @@ export interface SegmentFindings {
   /** The last LSN that the segment should hold. */
   endLsn: Lsn;
   damage: Damage[];
+  /** LSNs that an earlier repair gave up. */
+  lost: { firstLsn: Lsn; lastLsn: Lsn }[];
   /** It is the last and ends in an unfinished group, which nobody was promised. */
   torn: boolean;
   /** The newest state in it. */
@@ -71,6 +73,8 @@ export class SegmentVerifier {
   #seal: 'none' | 'valid' | 'damaged' = 'none';
   /** A seal of recovery has no index, and may stand over a tail that was cut. */
   #sealedByRecovery = false;
+  /** Frames that the index in the seal knows of are gone. */
+  #repaired = false;
   readonly #index: IndexEntry[] = [];
 
   constructor(
@@ -96,6 +100,7 @@ export class SegmentVerifier {
       lastLsn: 0,
       endLsn: 0,
       damage: [],
+      lost: [],
       torn: false,
       state: header?.state,
     };
@@ -176,12 +181,19 @@ export class SegmentVerifier {
       this.#damaged(offset + FRAME_HEADER_BYTES + storedBytes + i, 'a byte behind a frame is not zero', firstLsn);
       break;
     }
-    if (records > 0) {
+    if (type === FrameType.Gap) this.#noteGap(firstLsn, records);
+    else if (records > 0) {
       this.#count(firstLsn, Math.min(firstLsn + records - 1, this.#subject.lastLsn ?? Number.MAX_SAFE_INTEGER));
       addToIndex(this.#index, offset, firstLsn, header.timestamp);
     }
     if (type === FrameType.Records) return true;
     return this.#visitOwn(type, bytes.subarray(at, at + storedBytes), offset);
+  }
+
+  #noteGap(firstLsn: Lsn, records: number): void {
+    this.#repaired = true;
+    const lastLsn = Math.min(firstLsn + records - 1, this.#subject.lastLsn ?? Number.MAX_SAFE_INTEGER);
+    if (lastLsn >= firstLsn) this.#findings.lost.push({ firstLsn, lastLsn });
   }
 
   #count(first: Lsn, last: Lsn): void {
@@ -204,7 +216,8 @@ export class SegmentVerifier {
       const seal = decodeSeal(payload);
       this.#findings.state = seal.state;
       this.#sealedByRecovery = seal.index.length === 0;
-      if (!this.#sealedByRecovery && this.#findings.damage.length === 0 && !sameIndex(seal.index, this.#index)) {
+      const comparable = !this.#sealedByRecovery && !this.#repaired && this.#findings.damage.length === 0;
+      if (comparable && !sameIndex(seal.index, this.#index)) {
         this.#damaged(offset, 'the index in the seal does not match the frames');
       }
     } catch (error) {
@@ -307,11 +320,13 @@ export class SegmentVerifier {
   }
 
   /** The successor repeats where this segment ended. Only worth comparing with a segment that is whole. */
-  #compareWith({ previous, segmentId }: SegmentHeader): void {
+  #compareWith({ previous, segmentId, flags }: SegmentHeader): void {
     if (this.#findings.damage.length > 0 || this.#subject.header === undefined) return;
     const { lsn, previousCrc } = this.#expected;
-    if (previous.lastLsn === lsn - 1 && previous.endOffset === this.#offset && previous.headerCrc === previousCrc)
-      return;
+    // Cut more than once, it ends for its successor where the first cut ended it.
+    const cuts = (flags & SegmentFlag.Truncates) !== 0;
+    const fits = cuts ? previous.lastLsn <= lsn - 1 : previous.lastLsn === lsn - 1;
+    if (fits && previous.endOffset === this.#offset && previous.headerCrc === previousCrc) return;
     this.#damaged(
       this.#offset,
       `it ends here, at LSN ${lsn - 1}, and segment ${segmentId} says that it ended at byte ${previous.endOffset}, at LSN ${previous.lastLsn}`,

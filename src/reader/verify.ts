@@ -5,7 +5,7 @@ import { LOCK_NAME, segmentIdOf, segmentName } from '../segments/names.js';
 import type { Lsn } from '../types.js';
 import { Catalog } from './catalog.js';
 import { RecycledMemory } from './chunks.js';
-import { isGone, nodeFiles, type ReadableFile } from './files.js';
+import { isGone, nodeFiles, type ReadableFile, type ReadableFiles } from './files.js';
 import { type Damage, type SegmentFindings, SegmentVerifier, type Subject } from './verify-segment.js';
 
 export type { Damage };
@@ -37,6 +37,8 @@ export interface VerifyReport {
   lastLsn: Lsn;
   /** Every place where the log is not what was written, in order. Empty unless the verdict is `corrupt`. */
   damage: Damage[];
+  /** LSNs that an earlier repair gave up: the log is sound, and they are not in it. */
+  lost: { firstLsn: Lsn; lastLsn: Lsn }[];
 }
 
 /**
@@ -57,13 +59,18 @@ export async function verifyLog(directory: string, options: VerifyOptions = {}):
     throw new WalError('ERR_WAL_NOT_FOUND', `There is no log in ${directory}.`);
   }
   try {
-    return await new LogVerifier(new Catalog(files), options).verify();
+    return await verifyFiles(files, options);
   } catch (error) {
     if (error instanceof WalError || options.signal?.aborted) throw error;
     throw new WalError('ERR_WAL_FAILED', `The log in ${directory} cannot be read: ${(error as Error).message}.`, {
       cause: error,
     });
   }
+}
+
+/** The same for any files that look like a log's directory. */
+export function verifyFiles(files: ReadableFiles, options: VerifyOptions = {}): Promise<VerifyReport> {
+  return new LogVerifier(new Catalog(files), options).verify();
 }
 
 interface Checked {
@@ -191,6 +198,7 @@ function report(checked: Checked[]): VerifyReport {
     firstLsn: readable[0]?.firstLsn ?? 0,
     lastLsn: readable[readable.length - 1]?.lastLsn ?? 0,
     damage,
+    lost: kept.flatMap(({ findings }) => findings.lost),
   };
 }
 

@@ -17,7 +17,10 @@ import { describeRow, verdictOf } from './verdict.js';
 
 /** What `open` found, and what it did about it. */
 export interface RecoveryReport {
-  /** `clean`: nothing was lost. `torn-tail`: an unfinished group at the end was cut off. `empty`: a new log. */
+  /**
+   * `clean`: nothing was lost. `torn-tail`: an unfinished group at the end was cut off. `empty`: a new log. `salvaged`:
+   * it was damaged; {@link lost} says what is gone.
+   */
   verdict: 'clean' | 'torn-tail' | 'empty' | 'salvaged';
   /** Segment files that belong to the log. */
   segments: number;
@@ -31,6 +34,8 @@ export interface RecoveryReport {
   discardedBytes: number;
   /** Files in the log's directory that keep what was cut off. */
   quarantined: string[];
+  /** LSNs that recovery gave up (`point-in-time`) or that a reader will not find (`salvage`), as far as that is known. */
+  lost?: { firstLsn: number; lastLsn: number }[];
   durationMs: number;
 }
 
@@ -42,6 +47,8 @@ export interface Recovered {
   segments: SegmentInfo[];
   /** Segment files below the clean-up mark, or cut away: no part of the log any more, waiting to be removed. */
   obsolete: string[];
+  /** Segment files behind damage, to be moved to quarantine whole. */
+  setAside: string[];
   state: LogState;
   /** Where the last segment's frames end: what the next segment's header repeats. */
   end: Predecessor;
@@ -88,6 +95,7 @@ function inspectOnce(storage: Storage, mode: RecoveryMode): Recovered {
       logId: undefined,
       segments: [],
       obsolete: [],
+      setAside: [],
       state: EMPTY_STATE,
       end: NO_END,
       lastTime: 0,
@@ -141,6 +149,7 @@ function inspectOnce(storage: Storage, mode: RecoveryMode): Recovered {
     logId: lastHeader.logId,
     segments: kept,
     obsolete: all.filter((name) => !kept.some((segment) => segment.name === name)),
+    setAside: [],
     state,
     end: {
       segmentId: last.id,
@@ -181,7 +190,7 @@ function emptyReport(): RecoveryReport {
   };
 }
 
-function highestId(storage: Storage, segments: string[]): number {
+export function highestId(storage: Storage, segments: string[]): number {
   const quarantined = storage.list(QUARANTINE_FOLDER).map((name) => quarantinedIdOf(name) ?? 0);
   return Math.max(0, ...quarantined, ...segments.map((name) => segmentIdOf(name) ?? 0));
 }

@@ -1,9 +1,10 @@
 import { buildFrame, FrameType } from '../format/frame.js';
 import { encodeSeal } from '../format/seal.js';
-import { QUARANTINE_FOLDER, quarantineName } from '../segments/names.js';
+import { QUARANTINE_FOLDER } from '../segments/names.js';
 import { isNoSpace } from '../segments/prepare.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
 import type { Storage, StorageFile } from '../storage/storage.js';
+import { keepCopy, setAside } from './quarantine.js';
 import type { Recovered } from './recover.js';
 
 const CHUNK_BYTES = 1024 * 1024;
@@ -18,19 +19,27 @@ const CHUNK_BYTES = 1024 * 1024;
  */
 export function endLastSegment(storage: Storage, recovered: Recovered, now: number): void {
   // What a process left that was killed, the names of files too, may be in the page cache only.
+  if (storage.list(QUARANTINE_FOLDER).length > 0) storage.syncFolder(QUARANTINE_FOLDER);
   storage.syncFolder();
+  endFrames(storage, recovered, now);
+  moveAway(storage, recovered);
+}
+
+function endFrames(storage: Storage, recovered: Recovered, now: number): void {
   const last = recovered.segments[recovered.segments.length - 1];
-  if (last === undefined || (last.state === 'sealed' && recovered.unprovenFrom >= last.endOffset)) return;
+  const whole = last?.state === 'sealed' && recovered.unprovenFrom >= last.endOffset;
+  if (last === undefined || (whole && recovered.torn === undefined)) return;
   const file = storage.open(last.name, 'write');
   try {
     putOnDisk(file, recovered.unprovenFrom, last.endOffset);
-    if (last.state === 'sealed') {
+    if (last.state === 'sealed' && recovered.torn === undefined) {
       cut(file, last);
       return;
     }
     try {
       if (recovered.torn !== undefined) quarantine(storage, file, recovered);
-      seal(file, last, recovered, now);
+      if (last.state === 'sealed') cut(file, last);
+      else seal(file, last, recovered, now);
     } catch (error) {
       if (!isNoSpace(error)) throw error;
     }
@@ -59,29 +68,25 @@ function cut(file: StorageFile, segment: SegmentInfo): void {
 }
 
 function quarantine(storage: Storage, file: StorageFile, recovered: Recovered): void {
-  const { segment, from, to } = recovered.torn!;
-  if (to <= from) return;
+  const { from, to } = recovered.torn!;
+  const name = keepCopy(storage, file, from, to);
+  if (name !== undefined) recovered.report.quarantined.push(name);
+}
+
+/**
+ * Moves the segments behind a cut away. The first one goes first, durably: without it, what is left of them does not fit
+ * the log any more, so that every mode of recovery notices if this is cut short.
+ */
+function moveAway(storage: Storage, { setAside: names, report }: Recovered): void {
+  if (names.length === 0) return;
   storage.makeFolder(QUARANTINE_FOLDER);
-  const name = quarantineName(segment.name, from);
-  if (storage.list(QUARANTINE_FOLDER).some((present) => `${QUARANTINE_FOLDER}/${present}` === name))
-    storage.remove(name);
-  const copy = storage.open(name, 'create');
-  try {
-    for (let at = from; at < to; at += CHUNK_BYTES) {
-      const chunk = new Uint8Array(Math.min(CHUNK_BYTES, to - at));
-      copy.write([chunk.subarray(0, file.read(chunk, at))], at - from);
-    }
-    copy.sync();
-  } catch (error) {
-    // Half a copy of bytes that are still where they were is only in the way of a full disk.
-    storage.remove(name);
-    throw error;
-  } finally {
-    copy.close();
-  }
-  storage.syncFolder(QUARANTINE_FOLDER);
   storage.syncFolder();
-  recovered.report.quarantined.push(name);
+  for (const [i, name] of names.entries()) {
+    report.quarantined.push(setAside(storage, name));
+    if (i > 0 && i < names.length - 1) continue;
+    storage.syncFolder(QUARANTINE_FOLDER);
+    storage.syncFolder();
+  }
 }
 
 function seal(file: StorageFile, last: SegmentInfo, recovered: Recovered, now: number): void {

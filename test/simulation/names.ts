@@ -5,6 +5,12 @@ interface Change {
   file: Sectors;
   from: string | undefined;
   to: string | undefined;
+  /** The other half of it stands in another folder's journal: both reach the platter, or neither. */
+  move: Move | undefined;
+}
+
+export interface Move {
+  durable: boolean | undefined;
 }
 
 /**
@@ -29,8 +35,8 @@ export class Names {
   }
 
   /** `from` undefined: the file is new. `to` undefined: it is removed. */
-  change(file: Sectors, from: string | undefined, to: string | undefined): void {
-    const change = { file, from, to };
+  change(file: Sectors, from: string | undefined, to: string | undefined, move?: Move): void {
+    const change = { file, from, to, move };
     apply(this.#seen, change);
     file.label = to ?? `${from} (removed)`;
     this.#journal.push(change);
@@ -38,6 +44,7 @@ export class Names {
 
   sync(): void {
     this.#durable = new Map(this.#seen);
+    for (const { move } of this.#journal) if (move !== undefined) move.durable = true;
     this.#journal = [];
   }
 
@@ -45,7 +52,9 @@ export class Names {
     const stopped = new Set<Sectors>();
     for (const change of this.#journal) {
       if (stopped.has(change.file)) continue;
-      if (random.oneIn(2)) apply(this.#durable, change);
+      const kept = change.move?.durable ?? random.oneIn(2);
+      if (change.move !== undefined) change.move.durable = kept;
+      if (kept) apply(this.#durable, change);
       else stopped.add(change.file);
     }
     this.#journal = [];

@@ -1,17 +1,23 @@
 import { HeaderFlag } from '../../src/format/frame.js';
 import type { WalRecord } from '../../src/format/record.js';
 import { Catalog } from '../../src/reader/catalog.js';
+import type { ReadableFiles } from '../../src/reader/files.js';
 import type { LogSource } from '../../src/reader/log-source.js';
 import { readLog } from '../../src/reader/read-log.js';
 import { readHeader, withFile } from '../../src/segments/read-segment.js';
 import { Window, walkFrames } from '../../src/segments/walk.js';
-import { readableFiles, type SimulatedDisk } from './simulated-disk.js';
+import { readableFiles, SimulatedDisk } from './simulated-disk.js';
 
 /** Everything from `low` (or `from`) to `to`, by the package's own reader. */
-export async function readAll(disk: SimulatedDisk, low: number, to: number, from?: number): Promise<WalRecord[]> {
+export async function readAll(
+  files: SimulatedDisk | ReadableFiles,
+  low: number,
+  to: number,
+  from?: number,
+): Promise<WalRecord[]> {
   const records: WalRecord[] = [];
   const source: LogSource = {
-    catalog: new Catalog(readableFiles(disk)),
+    catalog: new Catalog(files instanceof SimulatedDisk ? readableFiles(files) : files),
     low: () => low,
     promised: () => to,
     readable: () => Promise.resolve(to),

@@ -1,7 +1,7 @@
 import type { ReadableFile, ReadableFiles } from '../../src/reader/files.js';
 import { segmentIdOf } from '../../src/segments/names.js';
 import type { Storage, StorageFile } from '../../src/storage/storage.js';
-import { Names } from './names.js';
+import { type Move, Names } from './names.js';
 import type { Random } from './random.js';
 import { Sectors } from './sectors.js';
 
@@ -154,8 +154,13 @@ export class SimulatedDisk implements Storage {
 
   rename(from: string, to: string): void {
     const file = this.#find(from);
-    if (folderOf(from) !== folderOf(to) || this.#lookUp(to) !== undefined) fail('EEXIST', to);
-    this.#perform('rename', `${from} -> ${to}`, () => this.#names(from).change(file, baseOf(from), baseOf(to)));
+    if (this.#lookUp(to) !== undefined) fail('EEXIST', to);
+    this.#perform('rename', `${from} -> ${to}`, () => {
+      if (folderOf(from) === folderOf(to)) return this.#names(from).change(file, baseOf(from), baseOf(to));
+      const move: Move = { durable: undefined };
+      this.#names(from).change(file, baseOf(from), undefined, move);
+      this.#names(to).change(file, undefined, baseOf(to), move);
+    });
   }
 
   remove(name: string): void {

@@ -1,5 +1,7 @@
+import { inspectPointInTime } from '../../src/recovery/point-in-time.js';
 import { inspectLog, type Recovered, type RecoveryMode, unfinishedSpares } from '../../src/recovery/recover.js';
 import { endLastSegment } from '../../src/recovery/repair-tail.js';
+import { finish } from '../../src/recovery/survey.js';
 import { Control } from '../../src/ring/control.js';
 import { Member } from '../../src/sequencer/member.js';
 import { Sequencer } from '../../src/sequencer/sequencer.js';
@@ -43,7 +45,8 @@ export class SimulatedLog {
   constructor(options: LogOptions = {}) {
     const { disk = new SimulatedDisk(new Random(1)), segmentBytes = SEGMENT_BYTES, producers = 1 } = options;
     this.disk = disk;
-    this.recovered = inspectLog(disk, options.mode ?? 'tolerate-torn-tail');
+    const { mode = 'tolerate-torn-tail' } = options;
+    this.recovered = mode === 'point-in-time' ? finish(inspectPointInTime(disk)) : inspectLog(disk, mode);
     endLastSegment(disk, this.recovered, this.clock);
     const host = {
       now: () => this.clock,

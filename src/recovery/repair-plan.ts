@@ -1,0 +1,407 @@
+import { randomBytes } from 'node:crypto';
+import { corrupt } from '../errors.js';
+import { buildFrame, FRAME_HEADER_BYTES, FrameType, type Salt } from '../format/frame.js';
+import { type Gap, gapFrames, giveHeaderChecksum, type Piece } from '../format/gap.js';
+import { encodeSeal } from '../format/seal.js';
+import {
+  encodeSegmentHeader,
+  type Predecessor,
+  SEGMENT_HEADER_UNIT,
+  SegmentFlag,
+  type SegmentHeader,
+  segmentHeaderBytes,
+} from '../format/segment-header.js';
+import { EMPTY_STATE, encodeState, type LogState } from '../format/state.js';
+import { segmentName } from '../segments/names.js';
+import { hasLeftOver, readContent, withFile } from '../segments/read-segment.js';
+import type { Storage } from '../storage/storage.js';
+import type { Lsn } from '../types.js';
+import {
+  isRecycled,
+  type LsnSpan,
+  newestStateOf,
+  type Run,
+  type Survey,
+  type SurveyProgress,
+  surveyLog,
+} from './survey.js';
+import { verdictOf } from './verdict.js';
+
+/** What a region of a file is to hold: the pieces, and zeros between them. */
+export interface Patch {
+  from: number;
+  to: number;
+  pieces: Piece[];
+  /** What stands there up to this offset is kept in quarantine. */
+  keepTo: number;
+}
+
+export interface SegmentPatch {
+  name: string;
+  /** The file is missing. */
+  create: boolean;
+  patches: Patch[];
+  /** The file is to be this long; undefined: as long as it is, or as the patches make it. */
+  fileBytes: number | undefined;
+}
+
+/** What makes a sound log of a damaged one, without moving or changing anything that is whole. */
+export interface RepairPlan {
+  segments: SegmentPatch[];
+  /** Segment files of which nothing can be read and that nothing follows. */
+  setAside: string[];
+  /** LSNs that the log lacks, in order; those included that an earlier repair gave up. */
+  lost: LsnSpan[];
+  /** Records that can be read. */
+  kept: number;
+  /** The last LSN, lost or not. */
+  lastLsn: Lsn;
+}
+
+export interface PlanOptions {
+  /** The end of the last segment is known to be damaged, also where recovery would take it for a torn tail. */
+  endDamaged?: boolean;
+}
+
+/** Reads all of a log, finds what is damaged, and works out how to put gaps in its place. Changes nothing. */
+export function* planRepair(
+  storage: Storage,
+  options: PlanOptions = {},
+): Generator<SurveyProgress, RepairPlan, undefined> {
+  const surveys = yield* surveyLog(storage);
+  return new Planner(storage, surveys, options).plan();
+}
+
+/** Where a segment ends, as its successor is to repeat it. */
+interface End extends Predecessor {
+  timestamp: number;
+}
+
+class Planner {
+  readonly #storage: Storage;
+  readonly #surveys: Survey[];
+  readonly #endDamaged: boolean;
+  readonly #plan: RepairPlan = { segments: [], setAside: [], lost: [], kept: 0, lastLsn: 0 };
+  readonly #low: Lsn;
+  #before: End | undefined;
+  #state: LogState | undefined;
+  #logId: Uint8Array;
+
+  constructor(storage: Storage, surveys: Survey[], { endDamaged = false }: PlanOptions) {
+    this.#storage = storage;
+    this.#endDamaged = endDamaged;
+    this.#low = lowOf(surveys);
+    this.#surveys = this.#belonging(surveys);
+    this.#logId = surveys.find(({ head }) => head !== undefined)?.head?.logId ?? randomBytes(16);
+  }
+
+  plan(): RepairPlan {
+    this.#surveys.forEach((survey, i) => {
+      this.#bridge(survey);
+      this.#mend(survey, this.#surveys[i + 1]);
+    });
+    this.#plan.lastLsn = this.#before?.lastLsn ?? 0;
+    this.#plan.lost = merged(this.#plan.lost.filter(({ lastLsn }) => lastLsn >= this.#low));
+    return this.#plan;
+  }
+
+  /** Without what was cleaned up, and without the end when nothing in it can be read. */
+  #belonging(surveys: Survey[]): Survey[] {
+    const kept = [...surveys];
+    while (kept.length > 0 && isLost(kept[kept.length - 1])) {
+      this.#plan.setAside.push(kept.pop()!.name);
+      const last = kept[kept.length - 1];
+      if (last !== undefined) last.isLast = true;
+    }
+    const from = firstKept(kept, this.#low);
+    this.#plan.setAside.push(...kept.slice(0, from).flatMap(({ name, headWhole }) => (headWhole ? [] : [name])));
+    return kept.slice(from);
+  }
+
+  /** Puts a gap in the place of the segments that are missing before this one. */
+  #bridge(survey: Survey): void {
+    const { head } = survey;
+    const before = this.#before;
+    if (head === undefined) return;
+    const id = head.previous.segmentId;
+    if (before !== undefined && id < before.segmentId) throw beyondRepair(survey.name, 'segments that do not follow');
+    if (before === undefined ? head.firstLsn <= this.#low : id === before.segmentId) return;
+    if (id === 0) throw beyondRepair(survey.name, 'a log that starts too late');
+    const { endOffset, lastLsn } = head.previous;
+    const missing: Survey = {
+      name: segmentName(id),
+      id,
+      fileBytes: 0,
+      missing: true,
+      head: undefined,
+      headState: undefined,
+      headWhole: false,
+      salt: undefined,
+      next: head,
+      isLast: false,
+      runs: [],
+      knownLsn: lastLsn + 1,
+      dirt: [],
+    };
+    if (endOffset < SEGMENT_HEADER_UNIT) throw beyondRepair(missing.name, `an end at byte ${endOffset}`);
+    this.#mend(missing, survey);
+  }
+
+  #mend(survey: Survey, follower: Survey | undefined): void {
+    const patch: SegmentPatch = {
+      name: survey.name,
+      create: survey.missing,
+      patches: survey.dirt.map(({ from, to }) => ({ from, to, pieces: [], keepTo: to })),
+      fileBytes: undefined,
+    };
+    const last = Math.min(lastLsnOf(survey), cutBy(follower));
+    this.#countReadable(survey.runs, last);
+    const end = this.#mendHead(survey, patch);
+    for (const run of survey.runs) {
+      if (run.sealAt !== undefined && survey.next !== undefined && run.to !== survey.next.previous.endOffset) {
+        throw beyondRepair(survey.name, 'a seal in the middle of it');
+      }
+      this.#fill(patch, survey.salt!, end, run.from, run.firstLsn, run.previousCrc, last);
+      end.endOffset = run.to;
+      end.lastLsn = run.nextLsn - 1;
+      end.headerCrc = run.lastCrc;
+      end.timestamp = run.timestamp;
+      this.#state = run.state ?? this.#state;
+    }
+    this.#mendEnd(survey, follower, patch, end, last);
+    this.#before = end;
+    if (patch.patches.length > 0) this.#plan.segments.push(patch);
+  }
+
+  #countReadable(runs: readonly Run[], last: Lsn): void {
+    for (const { firstLsn, nextLsn, gaps } of runs) {
+      this.#plan.kept += Math.max(0, Math.min(nextLsn - 1, last) - firstLsn + 1);
+      for (const gap of gaps) {
+        this.#plan.kept -= Math.max(0, Math.min(gap.lastLsn, last) - gap.firstLsn + 1);
+        this.#lose(gap.firstLsn, Math.min(gap.lastLsn, last));
+      }
+    }
+  }
+
+  /** The header of a segment, or a new one. Returns where the frames begin. */
+  #mendHead(survey: Survey, patch: SegmentPatch): End {
+    const { head, headWhole, headState, runs, next, id } = survey;
+    const before = this.#before;
+    const state = headState ?? this.#state ?? { ...EMPTY_STATE, low: Math.max(this.#low, head?.firstLsn ?? 1) };
+    this.#state = state;
+    if (head !== undefined) {
+      survey.salt = head.salt;
+      if (!headWhole) {
+        const { bytes } = encodeSegmentHeader({ ...head, state: fitting(state, head.headerBytes) }, head.headerBytes);
+        giveHeaderChecksum(bytes, head.headerCrc);
+        patch.patches.push({ from: 0, to: head.headerBytes, pieces: [{ at: 0, bytes }], keepTo: head.headerBytes });
+      }
+      const { headerBytes, headerCrc, firstLsn, createdAt } = head;
+      return { segmentId: id, lastLsn: firstLsn - 1, endOffset: headerBytes, headerCrc, timestamp: createdAt };
+    }
+    const run = runs.at(0);
+    survey.salt ??= randomSalt();
+    const previous = before ?? { segmentId: 0, lastLsn: this.#low - 1, endOffset: 0, headerCrc: 0, timestamp: 0 };
+    const expected = previous.lastLsn + 1;
+    const cuts = run !== undefined && run.firstLsn < expected;
+    // Without a predecessor, what stood before the first record may have been cleaned up as well as lost: see #low.
+    const starts = run !== undefined && run.from % SEGMENT_HEADER_UNIT === 0 && run.firstLsn === expected;
+    const firstLsn = cuts ? run.firstLsn : expected;
+    const behind = run?.from ?? next?.previous.endOffset ?? Number.MAX_SAFE_INTEGER;
+    const headerBytes = starts || cuts ? behind - (behind % SEGMENT_HEADER_UNIT) : segmentHeaderBytes(bytesOf(state));
+    const room = behind - headerBytes;
+    const whole = room === 0 || room >= FRAME_HEADER_BYTES ? headerBytes : SEGMENT_HEADER_UNIT;
+    const header: Omit<SegmentHeader, 'headerBytes' | 'headerCrc'> = {
+      logId: this.#logId,
+      segmentId: id,
+      salt: survey.salt,
+      firstLsn,
+      createdAt: run?.timestamp ?? previous.timestamp,
+      segmentBytes: Math.max(survey.fileBytes, SEGMENT_HEADER_UNIT),
+      previous,
+      flags: SegmentFlag.Recycled | (cuts ? SegmentFlag.Truncates : 0),
+      state: fitting(state, whole),
+    };
+    const { bytes } = encodeSegmentHeader(header, whole);
+    const wanted = run === undefined ? next?.previous.headerCrc : run.previousCrc;
+    const view = new DataView(bytes.buffer);
+    if (whole === behind && wanted !== undefined) giveHeaderChecksum(bytes, wanted);
+    if (whole > behind) throw beyondRepair(survey.name, 'no room for a header');
+    patch.patches.push({ from: 0, to: whole, pieces: [{ at: 0, bytes }], keepTo: whole });
+    return {
+      segmentId: id,
+      lastLsn: firstLsn - 1,
+      endOffset: whole,
+      headerCrc: view.getUint32(124, true),
+      timestamp: header.createdAt,
+    };
+  }
+
+  /** Fills what lies between `end` and the next place that is whole. */
+  #fill(
+    patch: SegmentPatch,
+    salt: Salt,
+    end: End,
+    to: number,
+    nextLsn: Lsn,
+    endCrc: number | undefined,
+    last: Lsn,
+  ): void {
+    const { endOffset: from, timestamp, headerCrc: previousCrc } = end;
+    const firstLsn = end.lastLsn + 1;
+    const records = Math.max(0, nextLsn - firstLsn);
+    if (from === to && records === 0 && (endCrc === undefined || endCrc === previousCrc)) return;
+    if (to - from < FRAME_HEADER_BYTES) throw beyondRepair(patch.name, `${to - from} bytes at ${from} that do not fit`);
+    const gap: Gap = { from, to, firstLsn, records, salt, timestamp, previousCrc, endCrc };
+    const { pieces, headerCrc } = gapFrames(gap);
+    patch.patches.push({ from, to, pieces, keepTo: to });
+    this.#lose(firstLsn, Math.min(firstLsn + records - 1, last));
+    end.endOffset = to;
+    end.lastLsn = firstLsn + records - 1;
+    end.headerCrc = headerCrc;
+  }
+
+  /** From the last frame that is whole to where the segment should end. */
+  #mendEnd(survey: Survey, follower: Survey | undefined, patch: SegmentPatch, end: End, last: Lsn): void {
+    const { next, salt, fileBytes, head } = survey;
+    const sealed = survey.runs.at(-1)?.sealAt !== undefined;
+    if (next !== undefined) {
+      const { endOffset, headerCrc, lastLsn } = next.previous;
+      this.#fill(patch, salt!, end, endOffset, Math.max(lastLsn, end.lastLsn) + 1, headerCrc, last);
+      end.lastLsn = lastLsn;
+    } else if (!sealed && !survey.isLast) {
+      // The header behind is made anew, and repeats whatever this comes to.
+      const known = Math.max(survey.knownLsn, startOf(follower!), end.lastLsn + 1);
+      if (known > end.lastLsn + 1) {
+        this.#fill(patch, salt!, end, end.endOffset + FRAME_HEADER_BYTES, known, undefined, last);
+      }
+    } else if (!sealed && (patch.patches.length > 0 || this.#isEndDamaged(survey))) {
+      return this.#seal(survey, patch, end);
+    }
+    const strayed = sealed && fileBytes > end.endOffset && head !== undefined && !isRecycled(head);
+    if (!strayed || !this.#isStray(survey, end.endOffset)) return;
+    patch.patches.push({ from: end.endOffset, to: end.endOffset, pieces: [], keepTo: fileBytes });
+    patch.fileBytes = end.endOffset;
+  }
+
+  /** A new seal for the last segment; what is behind it goes. */
+  #seal(survey: Survey, patch: SegmentPatch, end: End): void {
+    const salt = survey.salt!;
+    if (survey.knownLsn > end.lastLsn + 1) {
+      const to = end.endOffset + FRAME_HEADER_BYTES;
+      this.#fill(patch, salt, end, to, survey.knownLsn, undefined, Number.MAX_SAFE_INTEGER);
+    }
+    const state = this.#state ?? EMPTY_STATE;
+    const { endOffset, lastLsn, timestamp, headerCrc } = end;
+    const payload = encodeSeal({ state, index: [] }, endOffset);
+    const seal = buildFrame(FrameType.Seal, payload, lastLsn + 1, lastLsn, salt, timestamp, headerCrc);
+    const to = endOffset + seal.bytes.byteLength;
+    const keepTo = Math.max(to, survey.fileBytes);
+    patch.patches.push({ from: endOffset, to, pieces: [{ at: endOffset, bytes: seal.bytes }], keepTo });
+    patch.fileBytes = to;
+    end.endOffset = to;
+    end.headerCrc = seal.headerCrc;
+  }
+
+  #isEndDamaged(survey: Survey): boolean {
+    return this.#endDamaged || isEndDamaged(this.#storage, survey);
+  }
+
+  #isStray(survey: Survey, from: number): boolean {
+    return withFile(this.#storage, survey.name, (file) => {
+      const bytes = new Uint8Array(64 * 1024);
+      for (let at = from; at < survey.fileBytes; at += bytes.byteLength) {
+        const count = file.read(bytes, at);
+        if (bytes.subarray(0, count).some((byte) => byte !== 0)) return true;
+      }
+      return false;
+    });
+  }
+
+  #lose(firstLsn: Lsn, lastLsn: Lsn): void {
+    if (lastLsn >= firstLsn) this.#plan.lost.push({ firstLsn, lastLsn });
+  }
+}
+
+/** Whether the end of the last segment is damage, or at most a torn tail: by the verdict table. */
+export function isEndDamaged(storage: Storage, { name, head, headState }: Survey): boolean {
+  if (head === undefined || headState === undefined) return true;
+  const header: SegmentHeader = { ...head, state: headState };
+  return withFile(storage, name, (file) => {
+    const content = readContent(file, header);
+    const { verdict } = verdictOf({
+      isLast: true,
+      sealed: content.sealed,
+      fullSize: content.fileBytes >= header.segmentBytes || (header.flags & SegmentFlag.Growing) !== 0,
+      expectedLsn: content.lastLsn + 1,
+      laterFrame: content.remains.laterFrame,
+      leftOver: hasLeftOver(file, header, content),
+    });
+    return verdict === 'corrupt';
+  });
+}
+
+/** Records below this were given up by clean-up. */
+export function lowOf(surveys: readonly Survey[]): Lsn {
+  return surveys.reduce((low, survey) => Math.max(low, newestStateOf(survey)?.low ?? 1), 1);
+}
+
+/** Which of the segments is the first that was not cleaned up. */
+export function firstKept(surveys: readonly Survey[], low: Lsn): number {
+  let first = 0;
+  while (first + 1 < surveys.length && isWithin(startOf(surveys[first + 1]), low)) first++;
+  return first;
+}
+
+function isWithin(start: Lsn, low: Lsn): boolean {
+  return start > 0 && start <= low;
+}
+
+/** Nothing of it can be read. */
+function isLost({ head, runs }: Survey): boolean {
+  return head === undefined && runs.length === 0;
+}
+
+/** The first LSN that a segment is known to hold; 0 when nothing is known. */
+export function startOf({ head, runs }: Survey): Lsn {
+  return head?.firstLsn ?? runs.at(0)?.firstLsn ?? 0;
+}
+
+/** What a segment holds above this was cut away later. */
+export function lastLsnOf({ next }: Survey): Lsn {
+  return next === undefined ? Number.MAX_SAFE_INTEGER : Math.min(next.previous.lastLsn, next.firstLsn - 1);
+}
+
+/** A segment whose header is lost may have cut off the end of the one before: its first frame tells. */
+function cutBy(follower: Survey | undefined): Lsn {
+  const run = follower?.head === undefined ? follower?.runs.at(0) : undefined;
+  return run === undefined ? Number.MAX_SAFE_INTEGER : run.firstLsn - 1;
+}
+
+function bytesOf(state: LogState): number {
+  return encodeState(state).byteLength;
+}
+
+/** The state, or as much of it as a header block of this size can hold. */
+function fitting(state: LogState, headerBytes: number): LogState {
+  return segmentHeaderBytes(bytesOf(state)) <= headerBytes ? state : { ...state, subscriptions: {} };
+}
+
+function randomSalt(): Salt {
+  const bytes = randomBytes(8);
+  return { low: bytes.readUInt32LE(0), high: bytes.readUInt32LE(4) };
+}
+
+function merged(spans: LsnSpan[]): LsnSpan[] {
+  const result: LsnSpan[] = [];
+  for (const { firstLsn, lastLsn } of [...spans].sort((a, b) => a.firstLsn - b.firstLsn)) {
+    const last = result[result.length - 1];
+    if (last !== undefined && firstLsn <= last.lastLsn + 1) last.lastLsn = Math.max(last.lastLsn, lastLsn);
+    else result.push({ firstLsn, lastLsn });
+  }
+  return result;
+}
+
+function beyondRepair(segment: string, what: string): Error {
+  return corrupt(`${segment} cannot be repaired: there are ${what}. Nothing was touched.`, { segment });
+}

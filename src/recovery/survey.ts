@@ -1,0 +1,363 @@
+import { WalError } from '../errors.js';
+import { crc32 } from '../format/checksum.js';
+import {
+  FRAME_HEADER_BYTES,
+  type FrameHeader,
+  FrameType,
+  frameBytes,
+  readFrameHeader,
+  type Salt,
+} from '../format/frame.js';
+import { decodeSeal } from '../format/seal.js';
+import {
+  decodePrelude,
+  SEGMENT_HEADER_UNIT,
+  SEGMENT_PRELUDE_BYTES,
+  SegmentFlag,
+  type SegmentHeader,
+  type SegmentPrelude,
+} from '../format/segment-header.js';
+import { decodePositions, decodeState, EMPTY_STATE, type LogState, withPositions } from '../format/state.js';
+import { chainOf } from '../segments/chain.js';
+import { segmentIdOf, segmentName } from '../segments/names.js';
+import { readHeader, withFile } from '../segments/read-segment.js';
+import { checkFrame, headersIn, SEARCH_OVERLAP_BYTES, saltAt, Window, walkFrames } from '../segments/walk.js';
+import type { Storage, StorageFile } from '../storage/storage.js';
+import type { Lsn } from '../types.js';
+
+/** Frames that lie one behind the other, each of them whole. */
+export interface Run {
+  from: number;
+  to: number;
+  firstLsn: Lsn;
+  /** Behind its last record. */
+  nextLsn: Lsn;
+  /** What its first frame says of the header before it. */
+  previousCrc: number;
+  lastCrc: number;
+  /** Of its last frame, ms since the epoch. */
+  timestamp: number;
+  /** Where its last frame starts, when that is a seal. */
+  sealAt: number | undefined;
+  /** LSNs that gap frames in it stand for. */
+  gaps: LsnSpan[];
+  /** The newest state in it. */
+  state: LogState | undefined;
+}
+
+export interface LsnSpan {
+  firstLsn: Lsn;
+  lastLsn: Lsn;
+}
+
+/** The fixed part of a segment's header. */
+export type SegmentHead = Omit<SegmentPrelude, 'stateBytes' | 'stateCrc'>;
+
+/** Everything of one segment that can be read. */
+export interface Survey {
+  name: string;
+  id: number;
+  fileBytes: number;
+  /** There is no such file: it stands for what lies between its neighbours. */
+  missing: boolean;
+  /** Undefined when not even the fixed part of the header holds. */
+  head: SegmentHead | undefined;
+  /** As the header has it; undefined when it is damaged. */
+  headState: LogState | undefined;
+  /** All of the header holds. */
+  headWhole: boolean;
+  salt: Salt | undefined;
+  /** The head of the segment that follows directly, which says where this one ends. */
+  next: SegmentHead | undefined;
+  isLast: boolean;
+  runs: Run[];
+  /** One above the highest LSN that a frame header told of, whether its frame can be read or not. */
+  knownLsn: Lsn;
+  /** Stretches behind frames that should be zeros. */
+  dirt: { from: number; to: number }[];
+}
+
+export interface SurveyProgress {
+  bytes: number;
+  totalBytes: number;
+  /** Readable so far. */
+  records: number;
+}
+
+/** How much is read between two reports of progress. */
+const STEP_BYTES = 4 * 1024 * 1024;
+const PIECE_BYTES = 1024 * 1024;
+
+/**
+ * Reads all of a log and finds everything in it that holds, also behind damage. A generator, so that the caller may do
+ * other things in between: each step yields how far it is.
+ *
+ * A record may hold a copy of a frame, and a search behind damage may come upon it. It is not taken for a frame: whatever
+ * was copied into a record was written before it, and has a lower LSN than the one that is expected there.
+ */
+export function* surveyLog(storage: Storage): Generator<SurveyProgress, Survey[], undefined> {
+  const surveys = listSegments(storage);
+  const progress: SurveyProgress = {
+    bytes: 0,
+    totalBytes: surveys.reduce((sum, { fileBytes }) => sum + fileBytes, 0),
+    records: 0,
+  };
+  let before: Survey | undefined;
+  for (const survey of surveys) {
+    const file = storage.open(survey.name, 'read');
+    try {
+      yield* new Surveyor(file, survey, before, progress).run();
+    } finally {
+      file.close();
+    }
+    before = survey;
+  }
+  return surveys;
+}
+
+/** Runs a generator to its end without a break. */
+export function finish<P, T>(steps: Generator<P, T, undefined>, onStep?: (progress: P) => void): T {
+  for (let step = steps.next(); ; step = steps.next()) {
+    if (step.done) return step.value;
+    onStep?.(step.value);
+  }
+}
+
+/** The segments that are part of the log or may be, without what a later cut made void. */
+function listSegments(storage: Storage): Survey[] {
+  const names = storage.list().filter((name) => segmentIdOf(name) !== undefined);
+  const surveys = names.map((name) => withFile(storage, name, describe));
+  const heads = surveys.flatMap(({ head }) => (head === undefined ? [] : [head as SegmentHeader]));
+  const chain = new Map(chainOf(heads).map((link) => [segmentName(link.header.segmentId), link]));
+  const listed = surveys.filter(({ name, head }) => head === undefined || chain.has(name));
+  for (const [i, survey] of listed.entries()) {
+    survey.isLast = i === listed.length - 1;
+    const next = listed[i + 1]?.head;
+    if (next?.previous.segmentId === survey.id) survey.next = next;
+  }
+  return listed;
+}
+
+function describe(file: StorageFile): Survey {
+  const survey: Survey = {
+    name: file.name,
+    id: segmentIdOf(file.name)!,
+    fileBytes: file.size(),
+    missing: false,
+    head: undefined,
+    headState: undefined,
+    headWhole: false,
+    salt: undefined,
+    next: undefined,
+    isLast: false,
+    runs: [],
+    knownLsn: 0,
+    dirt: [],
+  };
+  try {
+    const { state, ...head } = readHeader(file);
+    return { ...survey, head, headState: state, headWhole: true, salt: head.salt };
+  } catch (error) {
+    if (!isCorrupt(error)) throw error;
+  }
+  try {
+    const block = new Uint8Array(SEGMENT_HEADER_UNIT);
+    const { stateBytes, stateCrc, ...head } = decodePrelude(file.name, block.subarray(0, file.read(block, 0)));
+    if (head.segmentId !== survey.id) return survey;
+    const state = new Uint8Array(stateBytes);
+    const whole = file.read(state, SEGMENT_PRELUDE_BYTES) === stateBytes && crc32(state) === stateCrc;
+    return { ...survey, head, headState: whole ? decodeState(state) : undefined, salt: head.salt };
+  } catch (error) {
+    if (!isCorrupt(error)) throw error;
+    return survey;
+  }
+}
+
+function isCorrupt(error: unknown): boolean {
+  return error instanceof WalError && error.code === 'ERR_WAL_CORRUPT';
+}
+
+class Surveyor {
+  readonly #file: StorageFile;
+  readonly #survey: Survey;
+  readonly #before: Survey | undefined;
+  readonly #progress: SurveyProgress;
+  readonly #base: number;
+  readonly #limit: number;
+  readonly #window: Window;
+  #expected: Lsn;
+  #state: LogState | undefined;
+
+  constructor(file: StorageFile, survey: Survey, before: Survey | undefined, progress: SurveyProgress) {
+    this.#file = file;
+    this.#survey = survey;
+    this.#before = before;
+    this.#progress = progress;
+    this.#base = progress.bytes;
+    const { head, next, fileBytes } = survey;
+    this.#window = new Window(file);
+    this.#limit = Math.min(fileBytes, next?.previous.endOffset ?? fileBytes);
+    this.#expected = head?.firstLsn ?? nextLsnOf(before) ?? 1;
+    this.#state = survey.headState ?? newestStateOf(before);
+  }
+
+  *run(): Generator<SurveyProgress, void, undefined> {
+    const { head } = this.#survey;
+    let at = head?.headerBytes ?? (yield* this.#search(SEGMENT_HEADER_UNIT));
+    let previousCrc = head?.headerCrc;
+    while (at !== undefined && at < this.#limit) {
+      const run = yield* this.#readRun(at, previousCrc);
+      if (run !== undefined) {
+        at = run.to;
+        this.#expected = run.nextLsn;
+        if (run.sealAt !== undefined) break;
+      }
+      at = yield* this.#search(this.#pastDamaged(at));
+      previousCrc = undefined;
+    }
+    this.#survey.knownLsn = Math.max(this.#survey.knownLsn, this.#expected);
+    this.#progress.bytes = this.#base + this.#survey.fileBytes;
+    yield { ...this.#progress };
+  }
+
+  /** The frames from here on that hold; the first may follow anything when `previousCrc` is not known. */
+  *#readRun(from: number, previousCrc: number | undefined): Generator<SurveyProgress, Run | undefined, undefined> {
+    const { salt, runs } = this.#survey;
+    const first = previousCrc === undefined ? this.#headerAt(from, salt) : undefined;
+    const lsn = first?.firstLsn ?? this.#expected;
+    let run: Run | undefined;
+    let nextStep = from + STEP_BYTES;
+    for (const { header, offset, payload } of walkFrames(this.#window, from, { salt: salt!, lsn, previousCrc })) {
+      const end = offset + frameBytes(header.storedBytes);
+      if (end > this.#limit) break;
+      run ??= this.#beginRun(offset, header);
+      this.#take(run, header, offset, payload);
+      if (offset >= nextStep) {
+        nextStep = offset + STEP_BYTES;
+        this.#progress.bytes = this.#base + offset;
+        yield { ...this.#progress };
+      }
+      if (header.type === FrameType.Seal) break;
+    }
+    if (run !== undefined) runs.push(run);
+    return run;
+  }
+
+  #beginRun(from: number, { firstLsn, previousCrc, headerCrc, timestamp }: FrameHeader): Run {
+    return {
+      from,
+      to: from,
+      firstLsn,
+      nextLsn: firstLsn,
+      previousCrc,
+      lastCrc: headerCrc,
+      timestamp,
+      sealAt: undefined,
+      gaps: [],
+      state: this.#state,
+    };
+  }
+
+  #take(run: Run, header: FrameHeader, offset: number, payload: Uint8Array): void {
+    const { type, firstLsn, records, storedBytes, headerCrc, timestamp } = header;
+    run.to = offset + frameBytes(storedBytes);
+    run.nextLsn = firstLsn + records;
+    run.lastCrc = headerCrc;
+    run.timestamp = timestamp;
+    const padding = this.#window.at(offset + FRAME_HEADER_BYTES, run.to - offset - FRAME_HEADER_BYTES);
+    if (padding.subarray(storedBytes).some((byte) => byte !== 0)) {
+      this.#survey.dirt.push({ from: offset + FRAME_HEADER_BYTES + storedBytes, to: run.to });
+    }
+    if (type === FrameType.Gap) {
+      if (records > 0) run.gaps.push({ firstLsn, lastLsn: run.nextLsn - 1 });
+    } else {
+      this.#progress.records += records;
+    }
+    if (type === FrameType.State) this.#state = decodeState(payload);
+    if (type === FrameType.Positions) {
+      this.#state = withPositions(this.#state ?? EMPTY_STATE, decodePositions(payload));
+    }
+    if (type === FrameType.Seal) {
+      this.#state = decodeSeal(payload).state;
+      run.sealAt = offset;
+    }
+    run.state = this.#state;
+  }
+
+  /** Past the frame that is damaged at `at`, if its header still says how long it is. */
+  #pastDamaged(at: number): number {
+    const header = this.#headerAt(at, this.#survey.salt);
+    if (header === undefined || header.firstLsn !== this.#expected || this.#isWhole(at, header)) return at;
+    this.#note(header);
+    const end = at + frameBytes(header.storedBytes);
+    return end <= this.#limit ? end : at;
+  }
+
+  #note({ firstLsn, records }: FrameHeader): void {
+    if (firstLsn >= this.#expected) this.#survey.knownLsn = Math.max(this.#survey.knownLsn, firstLsn + records);
+  }
+
+  /** The offset of the next whole frame, from `from` on, that can belong here. */
+  *#search(from: number): Generator<SurveyProgress, number | undefined, undefined> {
+    for (let base = from - (from % 8); base < this.#limit; base += PIECE_BYTES - SEARCH_OVERLAP_BYTES) {
+      const bytes = Buffer.from(this.#window.at(base, Math.min(PIECE_BYTES, this.#limit - base)));
+      for (const { offset, header } of headersIn(bytes, base, this.#survey.salt)) {
+        if (offset < from || !this.#canFollow(header)) continue;
+        this.#note(header);
+        if (!this.#isWhole(offset, header)) continue;
+        this.#survey.salt ??= saltAt(viewOf(bytes), offset - base);
+        return offset;
+      }
+      this.#progress.bytes = this.#base + base;
+      yield { ...this.#progress };
+    }
+    return undefined;
+  }
+
+  #canFollow(header: FrameHeader): boolean {
+    const { salt, next, head } = this.#survey;
+    if (next !== undefined && header.firstLsn > next.previous.lastLsn + 1) return false;
+    if (header.firstLsn >= this.#expected) return true;
+    if (salt !== undefined || head !== undefined) return false;
+    // A segment without a header may have cut off what stood before it. What a recycled file held before is older than
+    // the segment before this one.
+    const created = this.#before?.head?.createdAt ?? Number.POSITIVE_INFINITY;
+    const last = this.#before?.runs.at(-1)?.timestamp ?? created;
+    return header.timestamp > last || (header.timestamp === last && last > created);
+  }
+
+  #isWhole(offset: number, header: FrameHeader): boolean {
+    const total = frameBytes(header.storedBytes);
+    if (offset + total > this.#limit) return false;
+    const bytes = this.#window.at(offset, total);
+    const view = viewOf(bytes);
+    const expected = { salt: saltAt(view, 0), lsn: header.firstLsn, previousCrc: undefined };
+    return typeof checkFrame(bytes, view, 0, bytes.byteLength, total, expected) === 'object';
+  }
+
+  #headerAt(offset: number, salt: Salt | undefined): FrameHeader | undefined {
+    if (offset + FRAME_HEADER_BYTES > this.#limit || salt === undefined) return undefined;
+    const bytes = new Uint8Array(FRAME_HEADER_BYTES);
+    this.#file.read(bytes, offset);
+    return readFrameHeader(viewOf(bytes), bytes, 0, salt);
+  }
+}
+
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+/** Where the LSNs go on behind a segment. */
+export function nextLsnOf(survey: Survey | undefined): Lsn | undefined {
+  if (survey === undefined) return undefined;
+  return survey.next === undefined ? survey.knownLsn : survey.next.previous.lastLsn + 1;
+}
+
+/** The newest state that a segment tells of, or one before it. */
+export function newestStateOf(survey: Survey | undefined): LogState | undefined {
+  return survey?.runs.at(-1)?.state ?? survey?.headState;
+}
+
+export function isRecycled(head: SegmentHead): boolean {
+  return (head.flags & SegmentFlag.Recycled) !== 0;
+}
