@@ -280,7 +280,7 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
    */
   read(options: ReadOptions = {}): Reader {
     const { signal, ...request } = this.#checkRead(options);
-    return new Reader((stop) => this.#read({ ...request, signal: stop }), signal);
+    return new Reader((stop) => this.#read({ ...request, signal: stop }), signal, this.#source.catalog.cuts);
   }
 
   /**
@@ -384,9 +384,7 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
         `LSN ${lsn} is behind the checkpoint at LSN ${this.#state.checkpoint}, which cannot go back.`,
       );
     }
-    await this.#subscriptions.cutAfter(lsn);
-    await coordinator.truncateAfter(lsn);
-    await this.#source.catalog.refresh();
+    await coordinator.truncateAfter(lsn, () => this.#subscriptions.cutAfter(lsn));
   }
 
   /**

@@ -26,6 +26,8 @@ export class LogCursor {
   #file: ReadableFile | undefined;
   #stream: FrameStream | undefined;
   #sealed = false;
+  /** How many cuts of the log it knows of. */
+  #cuts: number;
   /** Where the end of a file was looked at a second time, within this call. */
   #retriedAt = -1;
 
@@ -33,10 +35,17 @@ export class LogCursor {
     this.#source = source;
     this.#next = from;
     this.#options = options;
+    this.#cuts = source.catalog.cuts.count;
   }
 
   get next(): Lsn {
     return this.#next;
+  }
+
+  /** Throws `ERR_WAL_TRUNCATED` when the log was cut before this place. */
+  checkPlace(): void {
+    const { cuts } = this.#source.catalog;
+    if (cuts.count !== this.#cuts && this.#next > cuts.keptSince(this.#cuts) + 1) throw this.#truncated();
   }
 
   /** The next records up to `to`, as many as one read of the file brought; undefined when there are none (yet). */
@@ -77,6 +86,7 @@ export class LogCursor {
   /** One step: a chunk of frames, or a change of segment. Returns false when nothing more is there up to `to`. */
   async #advance(visit: CursorVisitor, to: Lsn): Promise<boolean> {
     if (this.#next > to) return false;
+    if (this.#source.catalog.cuts.count !== this.#cuts) await this.#afterCut();
     if (this.#stream === undefined && !(await this.#enter())) return false;
     const stream = this.#stream!;
     const live = this.#entry!.next === undefined ? this.#source.liveEnd(this.#entry!.header.segmentId) : undefined;
@@ -105,7 +115,15 @@ export class LogCursor {
     const known = entry.next;
     const entries = await this.#source.catalog.refresh();
     const now = entries.find((candidate) => candidate.name === entry.name);
-    if (now === undefined) throw this.#truncated();
+    if (this.#source.catalog.cuts.count !== this.#cuts) {
+      await this.#afterCut();
+      return true;
+    }
+    if (now === undefined) {
+      // Cleaned up. All of it may have been read before, and then what comes next is elsewhere.
+      await this.#leave();
+      return true;
+    }
     this.#entry = now;
     if (now.next !== undefined && this.#next > now.lastLsn!) return this.#move(now);
     if (now.next !== known) {
@@ -127,6 +145,13 @@ export class LogCursor {
     this.#retriedAt = stream.offset;
     stream.resume(await this.#file!.size());
     return true;
+  }
+
+  /** What was read ahead may be void by now; what comes next is looked for anew. */
+  async #afterCut(): Promise<void> {
+    this.checkPlace();
+    this.#cuts = this.#source.catalog.cuts.count;
+    await this.#leave();
   }
 
   async #move({ next }: CatalogEntry): Promise<boolean> {

@@ -39,6 +39,7 @@ export async function* readLog(source: LogSource, request: ReadRequest): AsyncGe
   let records = 0;
   try {
     for (;;) {
+      cursor.checkPlace();
       const bound = follow === undefined ? end : Math.min(end, source.watermark(follow));
       const batch = cursor.next <= bound ? await cursor.read(bound) : undefined;
       signal.throwIfAborted();
