@@ -5,6 +5,7 @@ import { raw, ringwal, type Work } from './contenders.js';
 import { inDirectory, load, type Measurement, median, medianOf } from './load.js';
 import { measureMemory } from './memory.js';
 import { measureOpening } from './opening.js';
+import { slowDown } from './slow-disk.js';
 
 /**
  * `npm run bench`: the log beside the raw loop on the same disk, in turn, several rounds; medians, and the median of the
@@ -17,6 +18,7 @@ const { values: options } = parseArgs({
     only: { type: 'string' },
     directory: { type: 'string' },
     json: { type: 'string' },
+    'sync-us': { type: 'string' },
     quick: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
@@ -29,6 +31,7 @@ const USAGE = `npm run bench -- [options]
   --only TEXT     only work whose name contains TEXT ("disk", "64 in flight", "opening", "memory")
   --directory D   where to write (default: the system's temporary directory)
   --json FILE     the result as JSON in a file too (it is always the last thing on stdout)
+  --sync-us N     make every fdatasync take at least N microseconds, for both, to see a slower disk than this one
   --quick         3 rounds of 0.3 s, and without the work on gigabytes
 `;
 
@@ -103,6 +106,7 @@ function printRow({ work: name, ringwal: ours, raw: theirs, ratio, goal }: Row):
 
 async function main(): Promise<void> {
   if (options.help) return console.log(USAGE);
+  if (options['sync-us'] !== undefined) slowDown(Number(options['sync-us']));
   const rounds = options.quick ? 3 : Number(options.rounds);
   const seconds = options.quick ? 0.3 : Number(options.seconds);
   const wanted = (name: string) => options.only === undefined || name.includes(options.only);
@@ -124,6 +128,7 @@ async function main(): Promise<void> {
     cores: os.availableParallelism(),
     rounds,
     seconds,
+    syncMicroseconds: options['sync-us'] === undefined ? undefined : Number(options['sync-us']),
     rows,
   };
   if (!options.quick && wanted('opening')) result.opening = await measureOpening(options.directory, rounds);

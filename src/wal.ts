@@ -155,7 +155,7 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     first: () => Math.max(this.#state.low, this.#coordinator?.control.get(Counter.firstLsn) ?? 1),
     last: (level) => this.watermark(level),
     follow: (from, level, signal) => this.read({ from, follow: true, level, signal }),
-    note: (name, change) => this.#writable().notePosition(name, change),
+    write: (positions) => this.#writable().notePositions(positions),
     sync: () => this.sync(),
   });
 

@@ -17,7 +17,6 @@ import { Ring } from '../ring/ring.js';
 import type { Spare } from '../segments/prepare.js';
 import type { Retired } from '../segments/retire.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
-import { PositionBook } from '../subscriptions/position-book.js';
 import { ActorLink } from './actor-link.js';
 import { type CommitEvent, Commits } from './commits.js';
 import { POOL_FRAME_BYTES } from './encode-frame.js';
@@ -64,9 +63,6 @@ export class Coordinator {
   readonly #channels = new Map<number, string>();
   /** Frames on their way through the pool. */
   readonly #encoding = new Set<Promise<void>>();
-  readonly #positions = new PositionBook(async (positions) => {
-    this.#state = await this.#link.request<LogState>({ op: 'positions', positions });
-  });
   #state: LogState;
   #leftSpares: string[];
   #leftUnfinished: string[];
@@ -224,7 +220,6 @@ export class Coordinator {
     return this.#pool.exclusively(async () => {
       await this.#withReadersHeldAt(lsn, async () => {
         await before();
-        await this.#positions.settled();
         const request = { op: 'truncateAfter', lsn } as const;
         const { state, gone } = await this.#link.request<{ state: LogState; gone: SegmentInfo[] }>(request);
         this.#state = state;
@@ -256,9 +251,9 @@ export class Coordinator {
     }
   }
 
-  /** Notes a position of a subscription; resolves once it survives the death of the process. */
-  notePosition(name: string, change: Positions[string]): Promise<void> {
-    return this.#positions.note(name, change);
+  /** Notes positions of subscriptions; resolves once they survive the death of the process. */
+  async notePositions(positions: Positions): Promise<void> {
+    this.#state = await this.#link.request<LogState>({ op: 'positions', positions });
   }
 
   /** `recycle`: whether files may be written over, which nobody may be reading then. */

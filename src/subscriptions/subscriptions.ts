@@ -1,10 +1,11 @@
 import { invalidArgument, WalError } from '../errors.js';
 import { LEVEL_NAMES } from '../format/levels.js';
-import type { LogState, SubscriptionState } from '../format/state.js';
+import type { LogState, Positions, SubscriptionState } from '../format/state.js';
 import { checkLevel, checkLsn, checkOptions, describe } from '../producer/arguments.js';
 import type { Reader } from '../reader/reader.js';
 import type { Durability, Lsn } from '../types.js';
 import { checkName } from './names.js';
+import { PositionBook } from './position-book.js';
 import { type SubscribeOptions, Subscription } from './subscription.js';
 
 /** What the subscriptions need of their log. */
@@ -14,8 +15,8 @@ export interface SubscriptionsHost {
   first(): Lsn;
   last(level: Durability): Lsn;
   follow(from: Lsn, level: Durability, signal: AbortSignal): Reader;
-  /** Writes a change of position; resolves once it survives the death of the process. */
-  note(name: string, change: SubscriptionState | number | null): Promise<void>;
+  /** Writes changes of positions; resolves once they survive the death of the process. */
+  write(positions: Positions): Promise<void>;
   /** Makes what was noted durable. */
   sync(): Promise<unknown>;
 }
@@ -30,10 +31,12 @@ export interface SubscriptionStats {
 /** The named consumers of one open log. */
 export class Subscriptions {
   readonly #host: SubscriptionsHost;
+  readonly #book: PositionBook;
   readonly #open = new Map<string, Subscription | 'busy'>();
 
   constructor(host: SubscriptionsHost) {
     this.#host = host;
+    this.#book = new PositionBook((positions) => host.write(positions));
   }
 
   async subscribe(name: string, options: SubscribeOptions = {}): Promise<Subscription> {
@@ -67,7 +70,7 @@ export class Subscriptions {
     // Nobody may open it meanwhile: it would acknowledge to a subscription that is not there.
     this.#open.set(name, 'busy');
     try {
-      await this.#host.note(name, null);
+      await this.#book.note(name, null);
       await this.#host.sync();
     } finally {
       this.#open.delete(name);
@@ -88,6 +91,8 @@ export class Subscriptions {
     for (const subscription of [...this.#open.values()]) {
       if (subscription instanceof Subscription) await subscription.cutAfter(lsn);
     }
+    // What was acknowledged before the cut must not be noted behind it.
+    await this.#book.settled();
   }
 
   async close(): Promise<void> {
@@ -100,13 +105,13 @@ export class Subscriptions {
     const known = this.#known(name);
     if (known === undefined) {
       // On disk before anybody relies on clean-up waiting for it.
-      await this.#host.note(name, fresh);
+      await this.#book.note(name, fresh);
       await this.#host.sync();
     }
     const { acknowledged, level } = known ?? fresh;
     return new Subscription(name, acknowledged, {
       follow: (from, signal) => this.#host.follow(from, level, signal),
-      acknowledge: (lsn) => this.#host.note(name, lsn),
+      acknowledge: (lsn) => this.#book.note(name, lsn),
       closed: () => this.#open.delete(name),
     });
   }
