@@ -66,10 +66,11 @@ export class Subscriptions {
     const open = this.#open.get(name);
     if (open === 'busy')
       throw invalidArgument(`Subscription '${name}' is being opened or forgotten. Await that first.`);
-    await open?.close();
+    const closed = open?.close();
     // Nobody may open it meanwhile: it would acknowledge to a subscription that is not there.
     this.#open.set(name, 'busy');
     try {
+      await closed;
       await this.#book.note(name, null);
       await this.#host.sync();
     } finally {
