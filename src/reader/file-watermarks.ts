@@ -8,6 +8,8 @@ import type { LogSource } from './log-source.js';
 
 /** A lost or unsupported file notification costs this long and not forever. */
 const LOOK_AGAIN_MS = 1000;
+/** A writer that cleans up, or cuts, faster than this is one that we cannot follow. */
+const MOST_TRIES = 10;
 
 interface Waiter {
   level: number;
@@ -154,11 +156,11 @@ export class FileWatermarks {
   }
 
   async #scan(): Promise<void> {
-    for (;;) {
+    for (let tries = 1; ; tries++) {
       try {
         return await this.#scanOn();
       } catch (error) {
-        if (!(error instanceof WalError) || error.code !== 'ERR_WAL_TRUNCATED') throw error;
+        if (!(error instanceof WalError) || error.code !== 'ERR_WAL_TRUNCATED' || tries === MOST_TRIES) throw error;
         await this.#beginAnew();
       }
     }
