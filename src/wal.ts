@@ -494,7 +494,10 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     this.#activeReads++;
     const cursor = new LogCursor(this.#source, lsn, { chunkBytes: LOOKUP_BYTES, readAhead: false });
     try {
-      return await cursor.read(lsn);
+      for (;;) {
+        const records = await cursor.read(lsn);
+        if (records?.length !== 0) return records;
+      }
     } finally {
       this.#activeReads--;
       await cursor.close();

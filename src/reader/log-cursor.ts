@@ -48,10 +48,15 @@ export class LogCursor {
     if (cuts.count !== this.#cuts && this.#next > cuts.keptSince(this.#cuts) + 1) throw this.#truncated();
   }
 
-  /** The next records up to `to`, as many as one read of the file brought; undefined when there are none (yet). */
+  /**
+   * The next records up to `to`, as many as one read of the file brought; undefined when there are none (yet). None of
+   * them, and not undefined, when the log was cut meanwhile behind this place: `to` may mean something else by now.
+   */
   async read(to: Lsn): Promise<WalRecord[] | undefined> {
     this.#retriedAt = -1;
     const records: WalRecord[] = [];
+    const { cuts } = this.#source.catalog;
+    const known = cuts.count;
     const visit: CursorVisitor = (frame, bytes, at) => {
       const { type, firstLsn, records: count, storedBytes, timestamp } = frame;
       if (type === FrameType.Records && firstLsn + count > this.#next) {
@@ -60,7 +65,7 @@ export class LogCursor {
       return true;
     };
     while (await this.#advance(visit, to)) {
-      if (records.length > 0) return records;
+      if (records.length > 0 || cuts.count !== known) return records;
     }
     return undefined;
   }

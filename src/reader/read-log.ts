@@ -48,6 +48,7 @@ export async function* readLog(source: LogSource, request: ReadRequest): AsyncGe
         if (!(await source.reached(follow, cursor.next, signal))) return;
         continue;
       }
+      if (batch.length === 0) continue;
       const wanted =
         batch[batch.length - 1].timestamp <= until ? batch : batch.filter(({ timestamp }) => timestamp <= until);
       records += wanted.length;

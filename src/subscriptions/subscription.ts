@@ -37,6 +37,8 @@ export class Subscription implements AsyncIterable<WalRecord> {
   /** What the loop reads from, while there is one. */
   #reading: AsyncIterator<WalRecord> | undefined;
   #iterating = false;
+  /** Counts the loops that are over. */
+  #turn = 0;
   /** The log was cut: what was read ahead may be void. */
   #readAnew = false;
   /** Why it ended by itself. */
@@ -87,19 +89,19 @@ export class Subscription implements AsyncIterable<WalRecord> {
     this.#readAnew = false;
     this.#reading = this.#readFrom(this.#acknowledged + 1);
     let last = this.#acknowledged;
-    let over = false;
+    const turn = this.#turn;
     const end = async (): Promise<IteratorReturnResult<undefined>> => {
-      if (!over) {
-        over = true;
+      if (turn === this.#turn) {
+        this.#turn++;
         await this.#letGo();
         this.#iterating = false;
       }
       return { done: true, value: undefined };
     };
     const next = async (): Promise<IteratorResult<WalRecord>> => {
-      if (over) return end();
+      if (turn !== this.#turn) return end();
       try {
-        const record = await this.#following(last);
+        const record = await this.#following(last, turn);
         if (record === undefined) return await end();
         last = record.lsn;
         this.#delivered = Math.max(this.#delivered, last);
@@ -114,12 +116,12 @@ export class Subscription implements AsyncIterable<WalRecord> {
   }
 
   /** The record behind `last`; undefined when the loop is over. */
-  async #following(last: Lsn): Promise<WalRecord | undefined> {
+  async #following(last: Lsn, turn: number): Promise<WalRecord | undefined> {
     for (;;) {
       if (this.#readAnew) {
         this.#readAnew = false;
         await this.#letGo();
-        if (this.#isOpen()) this.#reading = this.#readFrom(last + 1);
+        if (this.#isOpen() && turn === this.#turn) this.#reading = this.#readFrom(last + 1);
       }
       const result = await this.#reading?.next().catch((error: unknown) => {
         // Closing the subscription ends its loop quietly, and a cut only what was read before it.
@@ -127,7 +129,7 @@ export class Subscription implements AsyncIterable<WalRecord> {
         return undefined;
       });
       if (this.#cut !== undefined) throw this.#cut;
-      if (!this.#isOpen()) return undefined;
+      if (!this.#isOpen() || turn !== this.#turn) return undefined;
       if (!this.#readAnew) return result === undefined || result.done ? undefined : result.value;
     }
   }
