@@ -7,6 +7,7 @@ import { inspectLog, openError, type Recovered, unfinishedSpares } from '../src/
 import { endLastSegment } from '../src/recovery/repair-tail.js';
 import { Control, Slot } from '../src/ring/control.js';
 import { Ring } from '../src/ring/ring.js';
+import { leftSpare } from '../src/segments/prepare.js';
 import { Member } from '../src/sequencer/member.js';
 import { Sequencer } from '../src/sequencer/sequencer.js';
 import { NodeStorage } from '../src/storage/node-storage.js';
@@ -21,6 +22,8 @@ const control = new Control(data.control);
 const storage = new NodeStorage(data.directory, data.syncMethod);
 const channels = new Map<number, BroadcastChannel>();
 let closed = false;
+/** Running mean of how long a group takes. */
+let groupMs = 0;
 
 /** The opening thread's own ring. */
 const OPENER = 0;
@@ -127,6 +130,12 @@ function waitForBell(bell: number, sequencer: Sequencer): void {
   Atomics.store(slots, Slot.actorSleeps, 0);
 }
 
+/** The producers pace themselves by it. */
+function noteGroup(ms: number): void {
+  groupMs += (ms - groupMs) / 16;
+  Atomics.store(control.slots, Slot.groupMicroseconds, Math.round(groupMs * 1000));
+}
+
 function run(sequencer: Sequencer): void {
   let commands = 0;
   while (!closed) {
@@ -137,7 +146,10 @@ function run(sequencer: Sequencer): void {
       commands = posted;
       answerRequests(sequencer);
     }
-    if (!closed && !sequencer.step()) waitForBell(bell, sequencer);
+    if (closed) break;
+    const before = performance.now();
+    if (sequencer.step()) noteGroup(performance.now() - before);
+    else waitForBell(bell, sequencer);
   }
   for (const channel of channels.values()) channel.close();
   port.close();
@@ -146,7 +158,11 @@ function run(sequencer: Sequencer): void {
 try {
   const recovered = recover();
   const sequencer = start(recovered);
-  const { report, state, spares, obsolete } = recovered;
+  const { report, state, obsolete } = recovered;
+  // At hand before the first record: also a full disk has room for a segment then, to note a clean-up in, say.
+  const spare = leftSpare(storage, recovered.spares, data.segmentBytes);
+  if (spare !== undefined) sequencer.addSpare(spare);
+  const spares = recovered.spares.filter((name) => name !== spare?.name);
   post({ op: 'ready', ready: { report, state, spares, obsolete, unfinished: unfinishedSpares(storage) } });
   run(sequencer);
 } catch (error) {

@@ -123,7 +123,9 @@ export class Coordinator {
       (event) => this.#listener.commit(event),
       (busy) => link.hold('waiters', busy),
     );
-    const { frameBytes, maxRecordBytes } = options;
+    const { maxRecordBytes, segmentBytes } = options;
+    // A frame lies in one segment: small segments want small frames, to be filled well and not to be outgrown.
+    const frameBytes = Math.min(options.frameBytes, segmentBytes / 4);
     this.#appenderOptions = { frameBytes, maxRecordBytes, encodeBytes: POOL_FRAME_BYTES };
     this.appender = new Appender(ring, control, this.#appenderOptions, {
       encode: (frame) => this.#encode(ring, frame),

@@ -27,6 +27,16 @@ export function varintBytes(value: number): number {
 
 /** Writes `value` at `offset` and returns the offset behind it. */
 export function writeVarint(bytes: Uint8Array, offset: number, value: number): number {
+  // The lengths of most records: no division, no loop.
+  if (value < 0x4000) {
+    if (value < 0x80) {
+      bytes[offset] = value;
+      return offset + 1;
+    }
+    bytes[offset] = (value & 0x7f) | 0x80;
+    bytes[offset + 1] = value >>> 7;
+    return offset + 2;
+  }
   while (value >= 0x80) {
     bytes[offset++] = (value % 0x80) | 0x80;
     value = Math.floor(value / 0x80);

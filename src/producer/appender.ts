@@ -2,22 +2,16 @@ import { createHistogram, type RecordableHistogram } from 'node:perf_hooks';
 import { WalError } from '../errors.js';
 import { crc32 } from '../format/checksum.js';
 import { Field, FRAME_HEADER_BYTES, FrameType, writeEncoderFields } from '../format/frame.js';
-import { align8, varintBytes, writeVarint } from '../format/integers.js';
+import { align8 } from '../format/integers.js';
 import { RECORD_OVERHEAD_BYTES, RecordKind, writeRecordPrefix } from '../format/record.js';
 import { type Control, LogPhase } from '../ring/control.js';
 import { DESCRIPTORS, Descriptor, FrameFlag, FrameOutcome, FrameState, type Ring, RingSlot } from '../ring/ring.js';
-import type { Bytes } from '../types.js';
-import { byteLength, closedError, copyBytes, tooLarge } from './arguments.js';
+import { closedError, tooLarge } from './arguments.js';
+import { Pace } from './pace.js';
 import { PendingFrame, type Reject, type Resolve } from './pending-frame.js';
 import { Poller } from './poller.js';
+import { bodyBytes, copyEntry, type Entry, PayloadBatch, type RecordBatch, writeEntry } from './records.js';
 import { WaitingLine } from './waiting-line.js';
-
-/** One record to be written. `key` is undefined for opaque records, `value` for deletes. */
-export interface Entry {
-  kind: number;
-  key: Bytes | undefined;
-  value: Bytes | undefined;
-}
 
 export interface AppenderOptions {
   /** Target size of a frame. */
@@ -39,8 +33,8 @@ export interface AppenderHost {
 }
 
 /**
- * A frame is published when it reaches this size, though the tick is not over, so that the actor starts while the
- * producer is still appending. Measured: `node dist/bench/publish.js`.
+ * A frame of this size is published though the tick is not over, so that the actor starts while the producer is still
+ * appending, if {@link Pace} finds that it pays.
  */
 export const PUBLISH_BYTES = 16 * 1024;
 
@@ -52,7 +46,7 @@ const OWN_CRC_BYTES = 32 * 1024;
 
 interface Waiting {
   /** One record, or the records of an atomic batch. Undefined once the append was aborted. */
-  entries: Entry | Entry[] | undefined;
+  records: Entry | RecordBatch | undefined;
   level: number;
   resolve: Resolve;
   reject: Reject;
@@ -93,6 +87,12 @@ export class Appender {
   #retired = 0;
   /** Promises not settled yet, those of the open frame included. */
   #unsettled = 0;
+  /** Of the unsettled, those of the open frame. */
+  #openWaiters = 0;
+  readonly #pace = new Pace();
+  /** Since when this thread is at it, in this turn of the event loop; Infinity when it is not. */
+  #tickStartedAt = Number.POSITIVE_INFINITY;
+  #tickRecords = 0;
   #flushScheduled = false;
   #failed = false;
   readonly #whenSettled: (() => void)[] = [];
@@ -131,30 +131,39 @@ export class Appender {
     return this.#waitInLine(copyEntry(entry), level, resolve, reject);
   }
 
+  /** As `append` of an opaque record. */
+  appendBytes(payload: Uint8Array, level: number, resolve: Resolve, reject: Reject): void {
+    const bytes = payload.byteLength;
+    const fits = this.#open && this.#cursor + bytes + RECORD_OVERHEAD_BYTES <= this.#limit && this.#line.length === 0;
+    if (!fits || bytes > this.#options.maxRecordBytes) {
+      this.append({ kind: RecordKind.Data, key: undefined, value: payload }, level, resolve, reject);
+      return;
+    }
+    this.#await(level, resolve, reject);
+    const { data } = this.ring;
+    const at = writeRecordPrefix(data, this.#cursor, RecordKind.Data, bytes);
+    data.set(payload, at);
+    this.#cursor = at + bytes;
+    this.#records++;
+    this.#afterWrite();
+  }
+
   /** Appends records that recovery takes whole or not at all: all in one frame. `resolve` gets the LSN of the first. */
-  appendGroup(entries: Entry[], level: number, resolve: Resolve, reject: Reject): Waiting | undefined {
-    let bytes = 0;
-    for (const entry of entries) {
-      const body = bodyBytes(entry);
-      if (body > this.#options.maxRecordBytes) {
-        reject(tooLarge(body, this.#options.maxRecordBytes));
-        return undefined;
-      }
-      bytes += body + RECORD_OVERHEAD_BYTES;
-    }
+  appendGroup(batch: RecordBatch, level: number, resolve: Resolve, reject: Reject): Waiting | undefined {
+    const { maxRecordBytes } = this.#options;
     const limit = this.#maxFrameBytes - FRAME_HEADER_BYTES - 8;
-    if (bytes > limit) {
-      reject(tooLarge(bytes, limit, 'An atomic batch'));
-      return undefined;
+    if (batch.largest > maxRecordBytes) reject(tooLarge(batch.largest, maxRecordBytes));
+    else if (batch.bytes > limit) reject(tooLarge(batch.bytes, limit, 'An atomic batch'));
+    else if (this.#line.length > 0 || !this.#tryAppendGroup(batch, level, resolve, reject)) {
+      return this.#waitInLine(batch.copied(), level, resolve, reject);
     }
-    if (this.#line.length === 0 && this.#tryAppendGroup(entries, bytes, level, resolve, reject)) return undefined;
-    return this.#waitInLine(entries.map(copyEntry), level, resolve, reject);
+    return undefined;
   }
 
   /** Takes an append that waits in line out of it. Returns false when it is in the ring already. */
   abandon(waiting: Waiting | undefined): boolean {
-    if (waiting?.entries === undefined) return false;
-    waiting.entries = undefined;
+    if (waiting?.records === undefined) return false;
+    waiting.records = undefined;
     return true;
   }
 
@@ -166,7 +175,7 @@ export class Appender {
     }
     // An empty batch at the end of the line: it passes when everything before it has.
     return new Promise((resolve, reject) => {
-      this.#waitInLine([], 0, () => resolve(), reject);
+      this.#waitInLine(new PayloadBatch([]), 0, () => resolve(), reject);
     });
   }
 
@@ -209,8 +218,9 @@ export class Appender {
     this.#head += bytes;
     const pending = this.#pendingOf(frame);
     pending.end = this.#head;
-    pending.records = this.#records;
+    pending.publishedAt = performance.now();
     this.#open = false;
+    this.#openWaiters = 0;
     this.#host.hold(true);
     if (pool) {
       ring.setState(frame, FrameState.Encoding);
@@ -226,6 +236,7 @@ export class Appender {
   #failAll(error: WalError): void {
     this.#failed = true;
     this.#open = false;
+    this.#openWaiters = 0;
     for (let frame = this.#retired; frame <= this.#published; frame++) {
       this.#unsettled -= this.#pendingOf(frame).rejectAll(error);
     }
@@ -237,8 +248,8 @@ export class Appender {
     return this.#pending[frame % DESCRIPTORS];
   }
 
-  #waitInLine(entries: Entry | Entry[], level: number, resolve: Resolve, reject: Reject): Waiting {
-    const waiting: Waiting = { entries, level, resolve, reject };
+  #waitInLine(records: Entry | RecordBatch, level: number, resolve: Resolve, reject: Reject): Waiting {
+    const waiting: Waiting = { records, level, resolve, reject };
     this.#line.push(waiting);
     if (this.#line.length === 1) {
       this.#host.hold(true);
@@ -253,20 +264,22 @@ export class Appender {
   #tryAppend(entry: Entry, body: number, level: number, resolve: Resolve, reject: Reject): boolean {
     if (!this.#ensureFrame(body + RECORD_OVERHEAD_BYTES)) return false;
     this.#await(level, resolve, reject);
-    this.#writeRecord(entry, body);
+    this.#cursor = writeEntry(this.ring.data, this.#cursor, entry, body);
+    this.#records++;
     this.#afterWrite();
     return true;
   }
 
-  #tryAppendGroup(entries: Entry[], bytes: number, level: number, resolve: Resolve, reject: Reject): boolean {
-    if (entries.length === 0) {
+  #tryAppendGroup(batch: RecordBatch, level: number, resolve: Resolve, reject: Reject): boolean {
+    if (batch.count === 0) {
       this.publish();
       resolve(0);
       return true;
     }
-    if (!this.#ensureFrame(bytes)) return false;
+    if (!this.#ensureFrame(batch.bytes)) return false;
     this.#await(level, resolve, reject);
-    for (const entry of entries) this.#writeRecord(entry, bodyBytes(entry));
+    this.#cursor = batch.write(this.ring.data, this.#cursor);
+    this.#records += batch.count;
     this.#afterWrite();
     return true;
   }
@@ -275,31 +288,49 @@ export class Appender {
     this.#pendingOf(this.#published).waiters[level].add(resolve, reject, this.#records);
     this.#flags |= FrameFlag.WantsMemory << level;
     this.#unsettled++;
-  }
-
-  #writeRecord({ kind, key, value }: Entry, body: number): void {
-    const { data } = this.ring;
-    let at = writeRecordPrefix(data, this.#cursor, kind, body);
-    if (kind === RecordKind.Put) at = writeVarint(data, at, byteLength(key!));
-    if (key !== undefined) at = writeBytes(data, at, key);
-    if (value !== undefined) at = writeBytes(data, at, value);
-    this.#cursor = at;
-    this.#records++;
+    this.#openWaiters++;
   }
 
   #afterWrite(): void {
-    if (this.#cursor - this.#frameStart >= PUBLISH_BYTES) this.publish();
-    else if (!this.#flushScheduled) {
+    if (!this.#flushScheduled) {
       this.#flushScheduled = true;
+      // Answering counts too, if this is what it led to.
+      this.#tickStartedAt = Math.min(this.#tickStartedAt, performance.now());
       // After all microtasks of this turn: everything that is appended together goes out together.
       process.nextTick(this.#flush);
     }
+    this.#tickRecords++;
+    if (this.#cursor - this.#frameStart >= PUBLISH_BYTES && this.#cuts()) this.publish();
   }
 
   readonly #flush = (): void => {
     this.#flushScheduled = false;
-    this.publish();
+    if (this.#tickRecords > 0) this.#pace.observe(performance.now() - this.#tickStartedAt, this.#tickRecords);
+    this.#tickStartedAt = Number.POSITIVE_INFINITY;
+    this.#tickRecords = 0;
+    if (!this.#mayHold()) this.publish();
   };
+
+  #cuts(): boolean {
+    return this.#pace.cuts(this.#unsettled, this.#control.groupMs);
+  }
+
+  /**
+   * Whether the open frame had better wait until the group in flight is durable, and go out with what is appended then.
+   * It would wait for that group's sync in any case, in the ring.
+   */
+  #mayHold(): boolean {
+    if (this.#flags !== FrameFlag.WantsDisk || this.#unsettled === this.#openWaiters) return false;
+    return this.#line.length === 0 && !this.#cuts();
+  }
+
+  /** Nothing is in flight any more that the open frame was held for. */
+  #letGo(): void {
+    if (!this.#open || this.#flushScheduled || this.#unsettled > this.#openWaiters) return;
+    this.#flushScheduled = true;
+    // Behind whatever those who have just been answered append now, which runs in microtasks that are queued already.
+    queueMicrotask(() => process.nextTick(this.#flush));
+  }
 
   /** An open frame with room for `bytes` more of records. */
   #ensureFrame(bytes: number): boolean {
@@ -339,6 +370,7 @@ export class Appender {
 
   /** Settles what the actor's counters allow, admits who waits in line. Returns whether anything is still in flight. */
   #progress(): boolean {
+    if (!this.#flushScheduled) this.#tickStartedAt = Number.POSITIVE_INFINITY;
     this.#collect();
     const { phase } = this.#control;
     if (phase !== LogPhase.Running && !this.#failed) {
@@ -347,6 +379,7 @@ export class Appender {
       this.#failAll(phase === LogPhase.Failed ? this.#indeterminate() : closedError());
     }
     this.#admit();
+    this.#letGo();
     if (!this.#busy) this.#host.idle?.();
     const busy = this.#busy;
     if (!busy) {
@@ -396,29 +429,28 @@ export class Appender {
   #settle(pending: PendingFrame, level: number): void {
     const waiters = pending.waiters[level];
     if (waiters.count === 0) return;
-    const elapsed = performance.now() - pending.startedAt;
-    this.latency[level].record(Math.max(1, Math.round(elapsed * 1e6)));
-    this.#poller.observe(elapsed);
+    const now = performance.now();
+    this.latency[level].record(Math.max(1, Math.round((now - pending.startedAt) * 1e6)));
+    this.#poller.observe(now - pending.publishedAt);
+    if (!this.#flushScheduled) this.#tickStartedAt = Math.min(this.#tickStartedAt, now);
     this.#unsettled -= waiters.resolveAll(pending.firstLsn);
   }
 
   #admit(): void {
     if (this.#line.length === 0) return;
     for (let waiting = this.#line.peek(); waiting !== undefined; waiting = this.#line.peek()) {
-      if (waiting.entries !== undefined && !this.#enter(waiting)) return;
+      if (waiting.records !== undefined && !this.#enter(waiting)) return;
       // In the ring now: too late to be taken out of the line.
-      waiting.entries = undefined;
+      waiting.records = undefined;
       this.#line.shift();
     }
     Atomics.store(this.ring.head, RingSlot.wantsSpace, 0);
     this.#host.backpressure(false);
   }
 
-  #enter({ entries, level, resolve, reject }: Waiting): boolean {
-    if (!Array.isArray(entries)) return this.#tryAppend(entries!, bodyBytes(entries!), level, resolve, reject);
-    let bytes = 0;
-    for (const entry of entries) bytes += bodyBytes(entry) + RECORD_OVERHEAD_BYTES;
-    return this.#tryAppendGroup(entries, bytes, level, resolve, reject);
+  #enter({ records, level, resolve, reject }: Waiting): boolean {
+    if ('count' in records!) return this.#tryAppendGroup(records, level, resolve, reject);
+    return this.#tryAppend(records!, bodyBytes(records!), level, resolve, reject);
   }
 
   #indeterminate(): WalError {
@@ -437,23 +469,4 @@ function noSpace(): WalError {
     'ERR_WAL_NO_SPACE',
     'There is no room on the disk for a new segment. Nothing of this append was written; free some space and append again.',
   );
-}
-
-/** Bytes of a record behind its prefix. */
-function bodyBytes({ kind, key, value }: Entry): number {
-  if (kind === RecordKind.Data) return byteLength(value!);
-  if (kind === RecordKind.Clear) return 0;
-  const keyBytes = byteLength(key!);
-  return kind === RecordKind.Put ? varintBytes(keyBytes) + keyBytes + byteLength(value!) : keyBytes;
-}
-
-function writeBytes(target: Buffer, at: number, value: Bytes): number {
-  if (typeof value === 'string') return at + target.write(value, at, 'utf8');
-  target.set(value, at);
-  return at + value.byteLength;
-}
-
-/** The caller may reuse its buffers as soon as the append returns. */
-function copyEntry({ kind, key, value }: Entry): Entry {
-  return { kind, key: copyBytes(key), value: copyBytes(value) };
 }

@@ -12,8 +12,12 @@ export interface AppendOptions {
 
 export type BatchOperation = { type: 'put'; key: Bytes; value: Bytes } | { type: 'del'; key: Bytes };
 
+export function isBytes(value: unknown): value is Bytes {
+  return typeof value === 'string' || types.isUint8Array(value);
+}
+
 export function checkBytes(value: unknown, what: string): asserts value is Bytes {
-  if (typeof value !== 'string' && !types.isUint8Array(value)) {
+  if (!isBytes(value)) {
     throw invalidArgument(`${what} must be a string or a Uint8Array, not ${describe(value)}.`);
   }
 }

@@ -47,11 +47,11 @@ export class PendingFrame {
   /** Waiters for memory, os and disk. */
   readonly waiters = [new WaiterList(), new WaiterList(), new WaiterList()];
   firstLsn = 0;
-  records = 0;
   /** Where the ring may be reused up to once the frame is written. */
   end = 0;
-  /** `performance.now()` at its first record. */
+  /** `performance.now()` at its first record, and when it was published. */
   startedAt = 0;
+  publishedAt = 0;
 
   get unsettled(): number {
     return this.waiters[0].count + this.waiters[1].count + this.waiters[2].count;

@@ -2,7 +2,7 @@ import { invalidArgument, WalError } from '../errors.js';
 import { RecordKind } from '../format/record.js';
 import { type Control, Counter, LogPhase } from '../ring/control.js';
 import type { Bytes, Lsn } from '../types.js';
-import type { Appender, Entry, Waiting } from './appender.js';
+import type { Appender, Waiting } from './appender.js';
 import {
   type AppendOptions,
   type BatchOperation,
@@ -13,9 +13,11 @@ import {
   checkSignal,
   closedError,
   copyBytes,
+  isBytes,
 } from './arguments.js';
 import { onAbort } from './on-abort.js';
 import type { Reject, Resolve } from './pending-frame.js';
+import { type Entry, EntryBatch, PayloadBatch, type RecordBatch } from './records.js';
 
 /** The LSNs of a batch. An empty batch writes nothing; its `last` is then `first - 1`. */
 export interface LsnRange {
@@ -50,6 +52,12 @@ export class RecordWriter {
   }
 
   append(payload: Bytes, options?: AppendOptions): Promise<Lsn> {
+    // The way of millions a second, without an object for the record. Whatever is unusual takes the other.
+    if (options === undefined && payload instanceof Uint8Array && this.#isOpen) {
+      const promise = new Promise<Lsn>(executor);
+      this.#appender.appendBytes(payload, this.#defaultLevel, resolveNew, rejectNew);
+      return promise;
+    }
     return this.#one(RecordKind.Data, undefined, payload, 'The payload', options);
   }
 
@@ -70,25 +78,21 @@ export class RecordWriter {
       if (typeof payloads === 'string' || typeof payloads?.[Symbol.iterator] !== 'function') {
         throw invalidArgument('appendMany takes an iterable of strings or Uint8Arrays.');
       }
-      const entries: Entry[] = [];
-      // A generator may yield one buffer over and over; the items of an array stay what they are.
-      const stable = Array.isArray(payloads);
-      for (const payload of payloads) {
-        checkBytes(payload, `Payload ${entries.length}`);
-        entries.push({ kind: RecordKind.Data, key: undefined, value: stable ? payload : copyBytes(payload) });
-      }
-      return entries;
+      if (!Array.isArray(payloads)) return new PayloadBatch(Array.from(payloads, copied));
+      for (let i = 0; i < payloads.length; i++) if (!isBytes(payloads[i])) checkBytes(payloads[i], `Payload ${i}`);
+      return new PayloadBatch(payloads);
     }, options);
   }
 
   batch(operations: BatchOperation[], options?: AppendOptions): Promise<LsnRange> {
     return this.#group(() => {
       checkOperations(operations);
-      return operations.map((operation) =>
+      const entries = operations.map((operation) =>
         operation.type === 'put'
           ? { kind: RecordKind.Put, key: operation.key, value: operation.value }
           : { kind: RecordKind.Delete, key: operation.key, value: undefined },
       );
+      return new EntryBatch(entries);
     }, options);
   }
 
@@ -117,33 +121,38 @@ export class RecordWriter {
     return promise;
   }
 
-  #group(collect: () => Entry[], options: AppendOptions | undefined): Promise<LsnRange> {
+  #group(collect: () => RecordBatch, options: AppendOptions | undefined): Promise<LsnRange> {
     let level = this.#defaultLevel;
-    let entries: Entry[];
+    let batch: RecordBatch;
     try {
       if (options !== undefined) {
         checkOptions(options);
         if (options.durability !== undefined) level = checkLevel(options.durability);
       }
-      entries = collect();
-      if (options?.signal !== undefined) return this.#abortable(entries, level, options.signal, range(entries.length));
+      batch = collect();
+      if (options?.signal !== undefined) return this.#abortable(batch, level, options.signal, range(batch.count));
       this.#checkOpen();
-      if (entries.length === 0) return Promise.resolve(this.#emptyRange());
+      if (batch.count === 0) return Promise.resolve(this.#emptyRange());
     } catch (error) {
       return Promise.reject(error);
     }
     return new Promise((resolve, reject) => {
-      const toRange = range(entries.length);
-      this.#appender.appendGroup(entries, level, (first) => resolve(toRange(first)), reject);
+      const toRange = range(batch.count);
+      this.#appender.appendGroup(batch, level, (first) => resolve(toRange(first)), reject);
     });
   }
 
   /** The rare case: somebody may want this append back. */
-  #abortable<T>(entries: Entry | Entry[], level: number, signal: AbortSignal, result: (first: Lsn) => T): Promise<T> {
+  #abortable<T>(
+    records: Entry | RecordBatch,
+    level: number,
+    signal: AbortSignal,
+    result: (first: Lsn) => T,
+  ): Promise<T> {
     checkSignal(signal);
     if (signal.aborted) return Promise.reject(signal.reason);
     this.#checkOpen();
-    if (Array.isArray(entries) && entries.length === 0) return Promise.resolve(this.#emptyRange() as T);
+    if ('count' in records && records.count === 0) return Promise.resolve(this.#emptyRange() as T);
     return new Promise<T>((resolve, reject) => {
       let waiting: Waiting | undefined;
       // In the ring already, it is the log's; its fate is then told by recovery and not by this promise.
@@ -160,15 +169,20 @@ export class RecordWriter {
         settled();
         reject(error);
       };
-      waiting = Array.isArray(entries)
-        ? this.#appender.appendGroup(entries, level, onResolve, onReject)
-        : this.#appender.append(entries, level, onResolve, onReject);
+      waiting =
+        'count' in records
+          ? this.#appender.appendGroup(records, level, onResolve, onReject)
+          : this.#appender.append(records, level, onResolve, onReject);
     });
   }
 
   #emptyRange(): LsnRange {
     const last = this.#control.get(Counter.watermark);
     return { first: last + 1, last };
+  }
+
+  get #isOpen(): boolean {
+    return this.#refusal === undefined && this.#control.phase === LogPhase.Running;
   }
 
   #checkOpen(): void {
@@ -186,4 +200,10 @@ function single(first: Lsn): Lsn {
 
 function range(count: number): (first: Lsn) => LsnRange {
   return (first) => ({ first, last: first + count - 1 });
+}
+
+/** A generator may yield one buffer over and over; the items of an array stay what they are. */
+function copied(payload: unknown, i: number): Bytes {
+  checkBytes(payload, `Payload ${i}`);
+  return copyBytes(payload);
 }

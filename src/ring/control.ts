@@ -25,6 +25,8 @@ export const Slot = {
   commitVersion: 6,
   /** Bytes of the text in the failure area. Written before `phase` says that the log failed. */
   failureBytes: 7,
+  /** How long the actor takes for a group lately, from taking it to done, in microseconds. Written by the actor. */
+  groupMicroseconds: 8,
 } as const;
 
 export const LogPhase = { Running: 0, Failed: 1, Closed: 2 } as const;
@@ -113,6 +115,10 @@ export class Control {
       };
       if (version % 2 === 0 && Atomics.load(this.slots, Slot.commitVersion) === version) return snapshot;
     }
+  }
+
+  get groupMs(): number {
+    return Atomics.load(this.slots, Slot.groupMicroseconds) / 1000;
   }
 
   watermark(level: number): number {

@@ -61,17 +61,21 @@ function discard(storage: Storage, name: string, close: () => void): void {
   }
 }
 
-/** Takes over one spare that an earlier run left behind and removes the rest, which nobody would ever use. */
-export function adoptSpare(storage: Storage, spares: string[], unfinished: string[], bytes: number): Spare | undefined {
-  let adopted: Spare | undefined;
-  for (const name of spares) {
+/** A spare of this size that an earlier run left behind. What is in it is not known: it is taken for recycled. */
+export function leftSpare(storage: Storage, names: string[], bytes: number): Spare | undefined {
+  for (const name of names) {
     const file = storage.open(name, 'read');
     const size = file.size();
     file.close();
-    // What is in it is not known: take it for recycled.
-    if (adopted === undefined && size === bytes) adopted = { name, bytes, recycled: true };
-    else storage.remove(name);
+    if (size === bytes) return { name, bytes, recycled: true };
   }
+  return undefined;
+}
+
+/** Takes over one spare that an earlier run left behind and removes the rest, which nobody would ever use. */
+export function adoptSpare(storage: Storage, spares: string[], unfinished: string[], bytes: number): Spare | undefined {
+  const adopted = leftSpare(storage, spares, bytes);
+  for (const name of spares) if (name !== adopted?.name) storage.remove(name);
   for (const name of unfinished) storage.remove(name);
   return adopted;
 }
