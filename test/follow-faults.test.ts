@@ -291,6 +291,7 @@ t.test('a cut ends the followers that are past it, at once; the others get the n
     short(seen).join(),
   );
   if (seen.length < 19) t.match(outcome, { code: 'ERR_WAL_TRUNCATED' }, 'it had read ahead');
+  await slow.return?.();
 });
 
 t.test('a follower that waits at the place of a cut goes on there with the new records', async (t) => {
