@@ -291,7 +291,7 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
    */
   read(options: ReadOptions = {}): Reader {
     const { signal, ...request } = this.#checkRead(options);
-    return new Reader((stop) => this.#read({ ...request, signal: stop }), signal);
+    return new Reader((stop) => this.#read({ ...request, signal: stop }), signal, this.#source.catalog.cuts);
   }
 
   /**
@@ -397,9 +397,7 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
         `LSN ${lsn} is behind the checkpoint at LSN ${this.#state.checkpoint}, which cannot go back.`,
       );
     }
-    await this.#subscriptions.cutAfter(lsn);
-    await coordinator.truncateAfter(lsn);
-    await this.#source.catalog.refresh();
+    await coordinator.truncateAfter(lsn, () => this.#subscriptions.cutAfter(lsn));
   }
 
   /**
@@ -509,7 +507,10 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     this.#activeReads++;
     const cursor = new LogCursor(this.#source, lsn, { chunkBytes: LOOKUP_BYTES, readAhead: false });
     try {
-      return await cursor.read(lsn);
+      for (;;) {
+        const records = await cursor.read(lsn);
+        if (records?.length !== 0) return records;
+      }
     } finally {
       this.#activeReads--;
       await cursor.close();

@@ -11,6 +11,7 @@ const EXAMPLES: [name: string, ...args: string[]][] = [
   ['crash-and-recover', '--rounds', '2'],
   ['ingest-pipeline'],
   ['memtable'],
+  ['outbox', '--rounds', '3'],
 ];
 
 for (const [name, ...args] of EXAMPLES) {

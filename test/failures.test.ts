@@ -73,6 +73,32 @@ for (const [what, fail] of FAILURES) {
   });
 }
 
+t.test('readers and subscriptions of a log that fails end with its error, and do not wait for ever', async (t) => {
+  const wal = await openLog(t);
+  wal.on('error', () => {});
+  await wal.append('one');
+  const follower = wal.read({ follow: true })[Symbol.asyncIterator]();
+  t.equal((await follower.next()).value?.lsn, 1);
+  const subscription = await wal.subscribe('consumer');
+  const busy = subscription[Symbol.asyncIterator]();
+  t.equal((await busy.next()).value?.lsn, 1);
+  const waiting = failsWith(t, 'ERR_WAL_FAILED', follower.next(), 'a follower that waits');
+  inject(Fault.sync, SYNC_FAILS);
+  await failsWith(t, 'ERR_WAL_INDETERMINATE', wal.append('two'));
+  heal();
+  await waiting;
+  await failsWith(t, 'ERR_WAL_FAILED', busy.next(), 'one that was busy when it happened');
+  await failsWith(t, 'ERR_WAL_FAILED', subscription.ack(1), 'an acknowledgement');
+  const late = wal.read({ from: 1, follow: true });
+  const seen: number[] = [];
+  await failsWith(t, 'ERR_WAL_FAILED', async () => {
+    for await (const { lsn } of late) seen.push(lsn);
+  });
+  t.same(seen, [1], 'one that begins later reads what is there');
+  await failsWith(t, 'ERR_WAL_FAILED', wal.subscribe('another'));
+  await subscription.close();
+});
+
 t.test('a failed sync is not tried again', async (t) => {
   const wal = await openLog(t);
   wal.on('error', () => {});

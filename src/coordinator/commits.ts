@@ -1,3 +1,4 @@
+import { WalError } from '../errors.js';
 import { LEVEL_NAMES, Level, type LevelName } from '../format/levels.js';
 import { onAbort } from '../producer/on-abort.js';
 import { type Control, Slot } from '../ring/control.js';
@@ -19,6 +20,8 @@ export interface CommitEvent {
 
 interface Waiter {
   lsn: Lsn;
+  /** It has read everything before `lsn`. */
+  reader: boolean;
   resolve: () => void;
   reject: (error: unknown) => void;
 }
@@ -62,7 +65,7 @@ export class Commits {
     this.#updateInterest();
   }
 
-  waitFor(level: number, lsn: Lsn, signal?: AbortSignal): Promise<void> {
+  waitFor(level: number, lsn: Lsn, signal?: AbortSignal, reader = false): Promise<void> {
     if (signal?.aborted) return Promise.reject(signal.reason);
     return new Promise((resolve, reject) => {
       const abort = () => {
@@ -77,6 +80,7 @@ export class Commits {
       };
       const waiter: Waiter = {
         lsn,
+        reader,
         resolve: () => done(resolve),
         reject: (error) => done(() => reject(error)),
       };
@@ -102,6 +106,15 @@ export class Commits {
   /** The log was cut behind `lsn`: what comes next is news again. */
   wentBack(lsn: Lsn): void {
     for (const last of this.#last) last.lsn = Math.min(last.lsn, lsn);
+    for (const waiters of this.#waiters) {
+      for (const waiter of waiters) {
+        if (!waiter.reader || waiter.lsn <= lsn + 1) continue;
+        waiters.delete(waiter);
+        waiter.reject(cutBehind(lsn, waiter.lsn));
+      }
+    }
+    this.#updateInterest();
+    this.#updateHold();
   }
 
   rejectAll(error: unknown): void {
@@ -151,4 +164,9 @@ export class Commits {
   #updateInterest(): void {
     Atomics.store(this.#control.slots, Slot.interest, this.#interest());
   }
+}
+
+function cutBehind(lsn: Lsn, next: Lsn): WalError {
+  const message = `The log was cut behind LSN ${lsn}, and this reader had gone as far as LSN ${next - 1}.`;
+  return new WalError('ERR_WAL_TRUNCATED', message, { lsn: next });
 }

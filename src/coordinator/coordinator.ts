@@ -7,6 +7,7 @@ import { Appender, type AppenderOptions } from '../producer/appender.js';
 import { closedError } from '../producer/arguments.js';
 import { makeHandle, type ProducerHandle } from '../producer/connect.js';
 import { expectLifeLine, forgetLifeLine } from '../producer/life-line.js';
+import { onAbort } from '../producer/on-abort.js';
 import { RecordWriter } from '../producer/producer.js';
 import type { Catalog } from '../reader/catalog.js';
 import type { LogSource } from '../reader/log-source.js';
@@ -68,6 +69,9 @@ export class Coordinator {
   /** Files that no longer belong to the log and are still there. */
   #obsolete: string[];
   #nextRing = 1;
+  /** A cut that is under way: until it is done, nothing above `lsn` is there for readers. */
+  #cut: { lsn: number; done: Promise<void> } | undefined;
+  #catalog: Catalog | undefined;
   #failureTold = false;
   #closing = false;
 
@@ -155,7 +159,9 @@ export class Coordinator {
   /** The log for readers of this process: what is committed, shared memory tells. */
   logSource(catalog: Catalog): LogSource & { close(): Promise<void> } {
     const { control } = this;
-    const os = () => control.watermark(Level.Os);
+    const watermark = (level: number) => Math.min(control.watermark(level), this.#cut?.lsn ?? Number.POSITIVE_INFINITY);
+    const os = () => watermark(Level.Os);
+    this.#catalog = catalog;
     return {
       catalog,
       low: () => this.#state.low,
@@ -163,10 +169,11 @@ export class Coordinator {
       readable: async () => os(),
       liveEnd: (id) => (control.get(Counter.segmentId) === id ? control.get(Counter.segmentOffset) : undefined),
       liveIndex: (segmentId) => this.#liveIndex(segmentId),
-      watermark: (level) => control.watermark(level),
+      watermark,
       reached: async (level, lsn, signal) => {
         try {
-          if (!this.#closing) await this.commits.waitFor(level, lsn, signal);
+          if (this.#cut !== undefined) await either(this.#cut.done, signal);
+          if (!this.#closing) await this.waitFor(level, lsn, signal, true);
         } catch (error) {
           if (!(error instanceof WalError) || error.code !== 'ERR_WAL_CLOSED') throw error;
           return false;
@@ -189,8 +196,8 @@ export class Coordinator {
     await this.#link.request({ op: 'sync' });
   }
 
-  waitFor(level: number, lsn: number, signal?: AbortSignal): Promise<void> {
-    const reached = this.commits.waitFor(level, lsn, signal);
+  waitFor(level: number, lsn: number, signal?: AbortSignal, reader = false): Promise<void> {
+    const reached = this.commits.waitFor(level, lsn, signal, reader);
     // Nothing moves any more: what has not been reached never will be.
     if (this.control.phase === LogPhase.Failed) this.commits.rejectAll(this.#link.failure());
     return reached;
@@ -210,16 +217,40 @@ export class Coordinator {
     });
   }
 
-  /** Drops every record above `lsn`, durably. */
-  truncateAfter(lsn: number): Promise<void> {
+  /** Drops every record above `lsn`, durably. `before` is called once readers get nothing above it any more. */
+  truncateAfter(lsn: number, before: () => Promise<void>): Promise<void> {
     return this.#pool.exclusively(async () => {
-      const request = { op: 'truncateAfter', lsn } as const;
-      const { state, gone } = await this.#link.request<{ state: LogState; gone: SegmentInfo[] }>(request);
-      this.#state = state;
-      this.commits.wentBack(lsn);
-      this.#obsolete.push(...gone.map((segment) => segment.name));
+      await this.#withReadersHeldAt(lsn, async () => {
+        await before();
+        const request = { op: 'truncateAfter', lsn } as const;
+        const { state, gone } = await this.#link.request<{ state: LogState; gone: SegmentInfo[] }>(request);
+        this.#state = state;
+        this.#obsolete.push(...gone.map((segment) => segment.name));
+        await this.#catalog?.refresh();
+        this.commits.wentBack(lsn);
+      });
       await this.#retire();
     });
+  }
+
+  /**
+   * Others may append behind the cut before this thread hears that it was made. A reader that took the new watermark for
+   * the old records would deliver what is void.
+   */
+  async #withReadersHeldAt(lsn: number, work: () => Promise<void>): Promise<void> {
+    let over: () => void = ignore;
+    this.#cut = {
+      lsn,
+      done: new Promise((resolve) => {
+        over = resolve;
+      }),
+    };
+    try {
+      await work();
+    } finally {
+      this.#cut = undefined;
+      over();
+    }
   }
 
   /** Notes positions of subscriptions; resolves once they survive the death of the process. */
@@ -342,3 +373,14 @@ export class Coordinator {
 }
 
 function ignore(): void {}
+
+/** Resolves once the promise does; rejects with the reason of a signal that fires before. */
+function either(promise: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const settled = signal && onAbort(signal, () => reject(signal.reason));
+    void promise.then(() => {
+      settled?.();
+      resolve();
+    });
+  });
+}

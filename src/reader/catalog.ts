@@ -1,9 +1,16 @@
 import { corrupt } from '../errors.js';
 import type { IndexEntry } from '../format/seal.js';
-import { decodeHeaderState, decodePrelude, SEGMENT_HEADER_UNIT, type SegmentHeader } from '../format/segment-header.js';
+import {
+  decodeHeaderState,
+  decodePrelude,
+  SEGMENT_HEADER_UNIT,
+  SegmentFlag,
+  type SegmentHeader,
+} from '../format/segment-header.js';
 import { chainOf, lastLsnOf } from '../segments/chain.js';
 import { segmentIdOf, segmentName } from '../segments/names.js';
 import type { Lsn } from '../types.js';
+import { Cuts } from './cuts.js';
 import { isGone, type ReadableFile, type ReadableFiles } from './files.js';
 
 /** A segment as its own header and its successor's describe it. */
@@ -19,6 +26,10 @@ export interface CatalogEntry {
 /** The segments of a log in order, from their headers. Ids are never reused, so a header is read once. */
 export class Catalog {
   readonly files: ReadableFiles;
+  /** Cuts that were found since the first look. */
+  readonly cuts = new Cuts();
+  #looks = 0;
+  #newestLook = 0;
   #headers: ReadonlyMap<string, SegmentHeader> = new Map();
   readonly #indexes = new Map<string, readonly IndexEntry[]>();
   #entries: CatalogEntry[] = [];
@@ -34,6 +45,7 @@ export class Catalog {
 
   /** Looks at the directory again. `onDamage` gets the headers that cannot be read; without it they throw. */
   async refresh(onDamage?: (name: string, error: unknown) => void): Promise<readonly CatalogEntry[]> {
+    const look = ++this.#looks;
     const names = (await this.files.list()).filter((name) => segmentIdOf(name) !== undefined);
     // A map of its own: reads may run at once, and one's older list must not take from another what it has just read.
     const headers = new Map<string, SegmentHeader>();
@@ -46,6 +58,10 @@ export class Catalog {
         onDamage(name, error);
       }
     }
+    // One that began earlier and took longer: what it found is old by now.
+    if (look < this.#newestLook) return this.#entries;
+    if (this.#newestLook > 0) this.#noteCuts(headers);
+    this.#newestLook = look;
     this.#headers = headers;
     for (const name of this.#indexes.keys()) if (!headers.has(name)) this.#indexes.delete(name);
     this.#entries = chainOf([...headers.values()]).map((link) => ({
@@ -63,6 +79,12 @@ export class Catalog {
     const index = (await load()) ?? [];
     this.#indexes.set(entry.name, index);
     return index;
+  }
+
+  #noteCuts(headers: ReadonlyMap<string, SegmentHeader>): void {
+    for (const [name, { flags, firstLsn }] of headers) {
+      if ((flags & SegmentFlag.Truncates) !== 0 && !this.#headers.has(name)) this.cuts.add(firstLsn - 1);
+    }
   }
 
   async #readHeader(name: string): Promise<SegmentHeader | undefined> {

@@ -1,4 +1,5 @@
 import { type FSWatcher, watch } from 'node:fs';
+import { WalError } from '../errors.js';
 import { FrameType } from '../format/frame.js';
 import { Level } from '../format/levels.js';
 import type { Lsn } from '../types.js';
@@ -7,6 +8,8 @@ import type { LogSource } from './log-source.js';
 
 /** A lost or unsupported file notification costs this long and not forever. */
 const LOOK_AGAIN_MS = 1000;
+/** A writer that cleans up, or cuts, faster than this is one that we cannot follow. */
+const MOST_TRIES = 10;
 
 interface Waiter {
   level: number;
@@ -21,20 +24,24 @@ interface Waiter {
  */
 export class FileWatermarks {
   readonly #directory: string;
-  readonly #scout: LogCursor;
+  readonly #source: LogSource;
+  #scout: LogCursor;
   #os: Lsn;
   #disk: Lsn;
   #watcher: FSWatcher | undefined;
   #timer: NodeJS.Timeout | undefined;
   #looking: Promise<void> | undefined;
   #changed = false;
+  /** Where the log was cut, until those who wait have been told. */
+  #cutBehind: Lsn | undefined;
   #closed = false;
   readonly #waiters = new Set<Waiter>();
 
   /** `from`: the first LSN of the last segment; everything before it is on disk. */
   constructor(directory: string, source: LogSource, from: Lsn) {
     this.#directory = directory;
-    this.#scout = new LogCursor(source, from, { chunkBytes: 64 * 1024, readAhead: false });
+    this.#source = source;
+    this.#scout = this.#scoutFrom(from);
     this.#os = from - 1;
     this.#disk = from - 1;
   }
@@ -121,7 +128,7 @@ export class FileWatermarks {
       while (this.#changed && !this.#closed) {
         this.#changed = false;
         await this.#scan();
-        for (const waiter of [...this.#waiters]) if (this.watermark(waiter.level) >= waiter.lsn) waiter.resolve();
+        this.#settle();
       }
     } catch (error) {
       for (const waiter of [...this.#waiters]) waiter.reject(error);
@@ -132,7 +139,48 @@ export class FileWatermarks {
     }
   }
 
-  #scan(): Promise<void> {
+  #settle(): void {
+    const cut = this.#cutBehind;
+    this.#cutBehind = undefined;
+    for (const waiter of [...this.#waiters]) {
+      if (this.watermark(waiter.level) >= waiter.lsn) waiter.resolve();
+      else if (cut !== undefined && waiter.lsn > cut + 1) {
+        const message = `The log was cut behind LSN ${cut}, and this reader had gone as far as LSN ${waiter.lsn - 1}.`;
+        waiter.reject(new WalError('ERR_WAL_TRUNCATED', message, { lsn: waiter.lsn }));
+      }
+    }
+  }
+
+  #scoutFrom(lsn: Lsn): LogCursor {
+    return new LogCursor(this.#source, lsn, { chunkBytes: 64 * 1024, readAhead: false });
+  }
+
+  async #scan(): Promise<void> {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await this.#scanOn();
+      } catch (error) {
+        if (!(error instanceof WalError) || error.code !== 'ERR_WAL_TRUNCATED' || tries === MOST_TRIES) throw error;
+        await this.#beginAnew();
+      }
+    }
+  }
+
+  /**
+   * The log was cleaned up further than anybody here had looked, or cut. Whoever reads there finds out for itself; how
+   * far the log is, its last segment says.
+   */
+  async #beginAnew(): Promise<void> {
+    const last = (await this.#source.catalog.refresh()).at(-1);
+    const before = (last?.header.firstLsn ?? 1) - 1;
+    if (before < this.#os) this.#cutBehind = Math.min(before, this.#cutBehind ?? before);
+    this.#os = before;
+    this.#disk = before;
+    await this.#scout.close();
+    this.#scout = this.#scoutFrom(before + 1);
+  }
+
+  #scanOn(): Promise<void> {
     return this.#scout.scan((frame) => {
       const last = frame.firstLsn + frame.records - 1;
       this.#os = Math.max(this.#os, last);

@@ -31,7 +31,7 @@ export class FilesSource implements LogSource {
   }
 
   promised(): Lsn {
-    return this.#recovered.end.lastLsn;
+    return Math.min(this.#recovered.end.lastLsn, this.catalog.cuts.keptSince(0));
   }
 
   readable(): Promise<Lsn> {

@@ -2,7 +2,6 @@ import { corrupt, WalError } from '../errors.js';
 import { type FrameHeader, FrameType } from '../format/frame.js';
 import { decodeRecords, type WalRecord } from '../format/record.js';
 import type { IndexEntry } from '../format/seal.js';
-import { SegmentFlag } from '../format/segment-header.js';
 import type { Lsn } from '../types.js';
 import type { CatalogEntry } from './catalog.js';
 import { isGone, type ReadableFile } from './files.js';
@@ -27,6 +26,8 @@ export class LogCursor {
   #file: ReadableFile | undefined;
   #stream: FrameStream | undefined;
   #sealed = false;
+  /** How many cuts of the log it knows of. */
+  #cuts: number;
   /** Where the end of a file was looked at a second time, within this call. */
   #retriedAt = -1;
 
@@ -34,16 +35,28 @@ export class LogCursor {
     this.#source = source;
     this.#next = from;
     this.#options = options;
+    this.#cuts = source.catalog.cuts.count;
   }
 
   get next(): Lsn {
     return this.#next;
   }
 
-  /** The next records up to `to`, as many as one read of the file brought; undefined when there are none (yet). */
+  /** Throws `ERR_WAL_TRUNCATED` when the log was cut before this place. */
+  checkPlace(): void {
+    const { cuts } = this.#source.catalog;
+    if (cuts.count !== this.#cuts && this.#next > cuts.keptSince(this.#cuts) + 1) throw this.#truncated();
+  }
+
+  /**
+   * The next records up to `to`, as many as one read of the file brought; undefined when there are none (yet). None of
+   * them, and not undefined, when the log was cut meanwhile behind this place: `to` may mean something else by now.
+   */
   async read(to: Lsn): Promise<WalRecord[] | undefined> {
     this.#retriedAt = -1;
     const records: WalRecord[] = [];
+    const { cuts } = this.#source.catalog;
+    const known = cuts.count;
     const visit: CursorVisitor = (frame, bytes, at) => {
       const { type, firstLsn, records: count, storedBytes, timestamp } = frame;
       if (type === FrameType.Records && firstLsn + count > this.#next) {
@@ -52,7 +65,7 @@ export class LogCursor {
       return true;
     };
     while (await this.#advance(visit, to)) {
-      if (records.length > 0) return records;
+      if (records.length > 0 || cuts.count !== known) return records;
     }
     return undefined;
   }
@@ -78,6 +91,7 @@ export class LogCursor {
   /** One step: a chunk of frames, or a change of segment. Returns false when nothing more is there up to `to`. */
   async #advance(visit: CursorVisitor, to: Lsn): Promise<boolean> {
     if (this.#next > to) return false;
+    if (this.#source.catalog.cuts.count !== this.#cuts) await this.#afterCut();
     if (this.#stream === undefined && !(await this.#enter())) return false;
     const stream = this.#stream!;
     const live = this.#entry!.next === undefined ? this.#source.liveEnd(this.#entry!.header.segmentId) : undefined;
@@ -106,8 +120,12 @@ export class LogCursor {
     const known = entry.next;
     const entries = await this.#source.catalog.refresh();
     const now = entries.find((candidate) => candidate.name === entry.name);
+    if (this.#source.catalog.cuts.count !== this.#cuts) {
+      await this.#afterCut();
+      return true;
+    }
     if (now === undefined) {
-      if (!this.#goesOnBehind(entry, entries)) throw this.#truncated();
+      // Cleaned up. All of it may have been read before, and then what comes next is elsewhere.
       await this.#leave();
       return true;
     }
@@ -123,14 +141,6 @@ export class LogCursor {
     throw this.#damage(to);
   }
 
-  /** Whether the log goes on at `next` though this segment is gone: it was read to its end, and then cleaned up. */
-  #goesOnBehind({ header: gone }: CatalogEntry, entries: readonly CatalogEntry[]): boolean {
-    const isCut = ({ header: { segmentId, flags, firstLsn } }: CatalogEntry) =>
-      segmentId > gone.segmentId && (flags & SegmentFlag.Truncates) !== 0 && firstLsn < this.#next;
-    if (entries.some(isCut)) return false;
-    return entries.some(({ header, lastLsn }) => header.firstLsn <= this.#next && this.#next <= (lastLsn ?? Infinity));
-  }
-
   /** Whether the last segment may hold more by now than when it was read. */
   async #mayHaveGrown({ header }: CatalogEntry, stream: FrameStream): Promise<boolean> {
     const live = this.#source.liveEnd(header.segmentId);
@@ -140,6 +150,13 @@ export class LogCursor {
     this.#retriedAt = stream.offset;
     stream.resume(await this.#file!.size());
     return true;
+  }
+
+  /** What was read ahead may be void by now; what comes next is looked for anew. */
+  async #afterCut(): Promise<void> {
+    this.checkPlace();
+    this.#cuts = this.#source.catalog.cuts.count;
+    await this.#leave();
   }
 
   async #move({ next }: CatalogEntry): Promise<boolean> {

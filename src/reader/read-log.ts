@@ -39,6 +39,7 @@ export async function* readLog(source: LogSource, request: ReadRequest): AsyncGe
   let records = 0;
   try {
     for (;;) {
+      cursor.checkPlace();
       const bound = follow === undefined ? end : Math.min(end, source.watermark(follow));
       const batch = cursor.next <= bound ? await cursor.read(bound) : undefined;
       signal.throwIfAborted();
@@ -47,6 +48,7 @@ export async function* readLog(source: LogSource, request: ReadRequest): AsyncGe
         if (!(await source.reached(follow, cursor.next, signal))) return;
         continue;
       }
+      if (batch.length === 0) continue;
       const wanted =
         batch[batch.length - 1].timestamp <= until ? batch : batch.filter(({ timestamp }) => timestamp <= until);
       records += wanted.length;

@@ -1,4 +1,6 @@
+import { WalError } from '../errors.js';
 import type { WalRecord } from '../format/record.js';
+import type { Cuts } from './cuts.js';
 
 /** Reads arrays of records until the signal says stop; its reason is thrown, except for {@link STOP}. */
 export type BatchSource = (signal: AbortSignal) => AsyncGenerator<WalRecord[], void, undefined>;
@@ -13,11 +15,13 @@ const STOP = Symbol('stop');
 export class Reader implements AsyncIterable<WalRecord> {
   readonly #read: BatchSource;
   readonly #signal: AbortSignal | undefined;
+  readonly #cuts: Cuts;
 
   /** @internal */
-  constructor(read: BatchSource, signal?: AbortSignal) {
+  constructor(read: BatchSource, signal: AbortSignal | undefined, cuts: Cuts) {
     this.#read = read;
     this.#signal = signal;
+    this.#cuts = cuts;
   }
 
   /** The same records, an array at a time: as many as one read of the file brought. */
@@ -26,7 +30,7 @@ export class Reader implements AsyncIterable<WalRecord> {
   }
 
   [Symbol.asyncIterator](): AsyncIterableIterator<WalRecord> {
-    return new RecordIterator(this.batches());
+    return new RecordIterator(this.batches(), this.#cuts);
   }
 }
 
@@ -79,14 +83,26 @@ class RecordIterator implements AsyncIterableIterator<WalRecord> {
   readonly #batches: AsyncIterableIterator<WalRecord[]>;
   #batch: WalRecord[] = [];
   #at = 0;
+  readonly #cuts: Cuts;
+  /** Cuts that were known when the batch came. */
+  #known = 0;
 
-  constructor(batches: AsyncIterableIterator<WalRecord[]>) {
+  constructor(batches: AsyncIterableIterator<WalRecord[]>, cuts: Cuts) {
     this.#batches = batches;
+    this.#cuts = cuts;
   }
 
   next(): Promise<IteratorResult<WalRecord>> {
-    if (this.#at < this.#batch.length) return Promise.resolve({ done: false, value: this.#batch[this.#at++] });
-    return this.#refill();
+    if (this.#at >= this.#batch.length) return this.#refill();
+    const record = this.#batch[this.#at++];
+    if (this.#known !== this.#cuts.count && record.lsn > this.#cuts.keptSince(this.#known)) return this.#void(record);
+    return Promise.resolve({ done: false, value: record });
+  }
+
+  /** It was read before the log was cut, and is no part of it any more. */
+  async #void({ lsn }: WalRecord): Promise<never> {
+    await this.return();
+    throw new WalError('ERR_WAL_TRUNCATED', `LSN ${lsn} was cut off while it was read.`, { lsn });
   }
 
   async return(): Promise<IteratorResult<WalRecord>> {
@@ -104,6 +120,7 @@ class RecordIterator implements AsyncIterableIterator<WalRecord> {
     const result = await this.#batches.next();
     if (result.done) return { done: true, value: undefined };
     this.#batch = result.value;
+    this.#known = this.#cuts.count;
     this.#at = 1;
     return { done: false, value: result.value[0] };
   }

@@ -1,5 +1,6 @@
 import { FrameType } from '../format/frame.js';
 import type { Lsn } from '../types.js';
+import { isGone } from './files.js';
 import { lastEntry, readIndex } from './index-lookup.js';
 import { LogCursor } from './log-cursor.js';
 import type { LogSource } from './log-source.js';
@@ -30,7 +31,12 @@ async function placeBefore(source: LogSource, time: number): Promise<Lsn> {
   const entries = await source.catalog.refresh();
   const entry = entries.findLast(({ header }) => header.createdAt < time) ?? entries[0];
   if (entry === undefined) return 1;
-  const file = await source.catalog.files.open(entry.name);
+  const file = await source.catalog.files.open(entry.name).catch((error: unknown) => {
+    if (!isGone(error)) throw error;
+    return undefined;
+  });
+  // Cleaned up in this moment.
+  if (file === undefined) return placeBefore(source, time);
   try {
     const index =
       entry.next === undefined

@@ -34,7 +34,13 @@ export class Subscription implements AsyncIterable<WalRecord> {
   readonly #controller = new AbortController();
   #acknowledged: Lsn;
   #delivered: Lsn;
+  /** What the loop reads from, while there is one. */
+  #reading: AsyncIterator<WalRecord> | undefined;
   #iterating = false;
+  /** Counts the loops that are over. */
+  #turn = 0;
+  /** The log was cut: what was read ahead may be void. */
+  #readAnew = false;
   /** Why it ended by itself. */
   #cut: WalError | undefined;
 
@@ -80,34 +86,66 @@ export class Subscription implements AsyncIterable<WalRecord> {
     this.#checkOpen();
     if (this.#iterating) throw invalidArgument(`Subscription '${this.name}' is being iterated already.`);
     this.#iterating = true;
-    const records = this.#host.follow(this.#acknowledged + 1, this.#controller.signal)[Symbol.asyncIterator]();
-    const ended = <T>(result: T): T => {
-      this.#iterating = false;
-      return result;
+    this.#readAnew = false;
+    this.#reading = this.#readFrom(this.#acknowledged + 1);
+    let last = this.#acknowledged;
+    const turn = this.#turn;
+    const end = async (): Promise<IteratorReturnResult<undefined>> => {
+      if (turn === this.#turn) {
+        this.#turn++;
+        await this.#letGo();
+        this.#iterating = false;
+      }
+      return { done: true, value: undefined };
     };
     const next = async (): Promise<IteratorResult<WalRecord>> => {
+      if (turn !== this.#turn) return end();
       try {
-        const result = await records.next();
-        if (result.done) return ended(result);
-        this.#delivered = Math.max(this.#delivered, result.value.lsn);
-        return result;
+        const record = await this.#following(last, turn);
+        if (record === undefined) return await end();
+        last = record.lsn;
+        this.#delivered = Math.max(this.#delivered, last);
+        return { done: false, value: record };
       } catch (error) {
-        ended(undefined);
-        if (this.#cut !== undefined) throw this.#cut;
-        // Closing the subscription ends its loop quietly.
-        if (this.#controller.signal.aborted) return { done: true, value: undefined };
+        await end();
         throw error;
       }
     };
-    const iterator: AsyncIterableIterator<WalRecord> = {
-      next,
-      return: async () => {
-        await records.return?.();
-        return ended({ done: true, value: undefined });
-      },
-      [Symbol.asyncIterator]: () => iterator,
-    };
+    const iterator: AsyncIterableIterator<WalRecord> = { next, return: end, [Symbol.asyncIterator]: () => iterator };
     return iterator;
+  }
+
+  /** The record behind `last`; undefined when the loop is over. */
+  async #following(last: Lsn, turn: number): Promise<WalRecord | undefined> {
+    for (;;) {
+      if (this.#readAnew) {
+        this.#readAnew = false;
+        await this.#letGo();
+        if (this.#isOpen() && turn === this.#turn) this.#reading = this.#readFrom(last + 1);
+      }
+      const result = await this.#reading?.next().catch((error: unknown) => {
+        // Closing the subscription ends its loop quietly, and a cut only what was read before it.
+        if (this.#isOpen() && !this.#readAnew) throw error;
+        return undefined;
+      });
+      if (this.#cut !== undefined) throw this.#cut;
+      if (!this.#isOpen() || turn !== this.#turn) return undefined;
+      if (!this.#readAnew) return result === undefined || result.done ? undefined : result.value;
+    }
+  }
+
+  #readFrom(lsn: Lsn): AsyncIterator<WalRecord> {
+    return this.#host.follow(lsn, this.#controller.signal)[Symbol.asyncIterator]();
+  }
+
+  async #letGo(): Promise<void> {
+    const reading = this.#reading;
+    this.#reading = undefined;
+    await reading?.return?.();
+  }
+
+  #isOpen(): boolean {
+    return !this.#controller.signal.aborted;
   }
 
   /** Ends its loop and lets somebody else open it. Its position stays. Idempotent. */
@@ -115,11 +153,19 @@ export class Subscription implements AsyncIterable<WalRecord> {
     if (this.#controller.signal.aborted) return;
     this.#controller.abort();
     this.#host.closed();
+    // Also when nobody asks its loop for more: a file is open.
+    await this.#letGo();
   }
 
-  /** @internal The log is cut behind `lsn`: what was delivered above it is void, and must not be acknowledged. */
+  /**
+   * @internal The log is cut behind `lsn`, and its readers get nothing above it until that is done. What was delivered
+   * above it is void, and must not be acknowledged; what was read ahead is read anew.
+   */
   async cutAfter(lsn: Lsn): Promise<void> {
-    if (this.#delivered <= lsn) return;
+    if (this.#delivered <= lsn) {
+      this.#readAnew = true;
+      return;
+    }
     this.#cut = new WalError(
       'ERR_WAL_TRUNCATED',
       `The log was cut behind LSN ${lsn}, and '${this.name}' had been given LSN ${this.#delivered}. Subscribe again.`,
@@ -134,7 +180,7 @@ export class Subscription implements AsyncIterable<WalRecord> {
 
   #checkOpen(): void {
     if (this.#cut !== undefined) throw this.#cut;
-    if (this.#controller.signal.aborted) {
+    if (!this.#isOpen()) {
       throw new WalError('ERR_WAL_CLOSED', `Subscription '${this.name}' is closed. Subscribe again to go on.`);
     }
   }

@@ -32,7 +32,7 @@ export interface SubscriptionStats {
 export class Subscriptions {
   readonly #host: SubscriptionsHost;
   readonly #book: PositionBook;
-  readonly #open = new Map<string, Subscription | 'opening'>();
+  readonly #open = new Map<string, Subscription | 'busy'>();
 
   constructor(host: SubscriptionsHost) {
     this.#host = host;
@@ -46,7 +46,7 @@ export class Subscriptions {
     if (this.#open.has(name)) {
       throw invalidArgument(`Subscription '${name}' is open already. Close it first, or use another name.`);
     }
-    this.#open.set(name, 'opening');
+    this.#open.set(name, 'busy');
     try {
       const subscription = await this.#start(name, fresh);
       this.#open.set(name, subscription);
@@ -64,9 +64,18 @@ export class Subscriptions {
       throw new WalError('ERR_WAL_NOT_FOUND', `There is no subscription '${name}'.`);
     }
     const open = this.#open.get(name);
-    if (open instanceof Subscription) await open.close();
-    await this.#book.note(name, null);
-    await this.#host.sync();
+    if (open === 'busy')
+      throw invalidArgument(`Subscription '${name}' is being opened or forgotten. Await that first.`);
+    const closed = open?.close();
+    // Nobody may open it meanwhile: it would acknowledge to a subscription that is not there.
+    this.#open.set(name, 'busy');
+    try {
+      await closed;
+      await this.#book.note(name, null);
+      await this.#host.sync();
+    } finally {
+      this.#open.delete(name);
+    }
   }
 
   stats(): SubscriptionStats[] {
