@@ -1,8 +1,13 @@
 import { availableParallelism } from 'node:os';
 import { type Ring, RingSlot } from '../ring/ring.js';
 
-/** Commits quicker than this are worth looking for; a message takes tens of microseconds to arrive. */
+/** Commits that are quicker than this on average are worth looking for: a message takes a good part of it to arrive. */
 const WORTH_POLLING_MS = 0.25;
+/**
+ * How long to look for one of them. Much longer than they take, because a virtual processor that fell asleep takes some
+ * 250 µs to wake up: once both threads sleep between two commits, each commit costs that, and nothing ends it.
+ */
+const LONGEST_POLL_MS = 1;
 /** Weight of the newest commit in the running mean of their latency. */
 const NEWEST = 0.1;
 
@@ -14,7 +19,7 @@ export class Poller {
   readonly #ring: Ring;
   /** Takes in what moved; returns whether there is more to wait for. */
   readonly #look: () => boolean;
-  readonly #maxPolling = availableParallelism() > 1 ? WORTH_POLLING_MS : 0;
+  readonly #mayPoll = availableParallelism() > 1;
   #meanLatency = 0;
   #scheduled = false;
   #asleep = false;
@@ -52,8 +57,8 @@ export class Poller {
   readonly #turn = (): void => {
     this.#scheduled = false;
     if (this.#asleep || !this.#look()) return;
-    const polling = Math.min(this.#maxPolling, this.#meanLatency * 4);
-    if (performance.now() - this.#since < polling) this.#schedule();
+    const worth = this.#mayPoll && this.#meanLatency < WORTH_POLLING_MS;
+    if (worth && performance.now() - this.#since < LONGEST_POLL_MS) this.#schedule();
     else this.#sleep();
   };
 
