@@ -33,6 +33,8 @@ export interface SequencerOptions {
   segmentBytes: number;
   /** 0: never sync on time alone. */
   flushIntervalMs: number;
+  /** Segments up to this size are prepared while records wait, and never grow. Default: 4 MiB. */
+  growAbove?: number;
 }
 
 /** Where a log stands when the sequencer takes it over, as recovery found it. */
@@ -373,6 +375,7 @@ export class Sequencer {
       this.#drain();
       if (this.#current === undefined) return;
       if (this.#dirtySince !== undefined) this.#sync();
+      if (this.#current.growing) this.#endGrowing();
       this.#sealIfRoom();
       this.#current.close();
       this.#current = undefined;
@@ -625,7 +628,8 @@ export class Sequencer {
     const first = Math.max(least, Math.min(wanted, STARVED_SEGMENT_BYTES));
     try {
       if (this.#storage.freeBytes() < least) throw noSpace(undefined);
-      if (this.#current === undefined) return prepareSpare(this.#storage, first);
+      const { growAbove = STARVED_SEGMENT_BYTES } = this.#options;
+      if (this.#current === undefined || wanted <= growAbove) return prepareSpare(this.#storage, first);
       return growingSpare(this.#storage, least, wanted);
     } catch (error) {
       throw isNoSpace(error) ? noSpace(error) : error;
@@ -680,6 +684,20 @@ export class Sequencer {
     this.#nowDurable();
     const { id, lastLsn, endOffset } = current.info;
     this.#end = { segmentId: id, lastLsn, endOffset, headerCrc: current.lastHeaderCrc };
+  }
+
+  /**
+   * A file that grew has no size of its own: without a successor that says where it ends, a closed log that lost its end
+   * would look like one whose writer stopped there. So an empty segment, prepared and sealed, ends such a log.
+   */
+  #endGrowing(): void {
+    try {
+      const spare = prepareSpare(this.#storage, segmentBytesFor(0, this.#state));
+      this.#retireCurrent(spare);
+      this.#createSegment(spare);
+    } catch (error) {
+      if (!isFull(error) && !isNoSpace(error)) throw error;
+    }
   }
 
   /** On a full disk a growing segment stays without its seal; recovery reads it to its end then. */

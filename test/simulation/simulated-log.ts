@@ -57,7 +57,13 @@ export class SimulatedLog {
       rotated: () => undefined,
     };
     const { flushIntervalMs = 0 } = options;
-    this.sequencer = new Sequencer(disk, this.control, host, { segmentBytes, flushIntervalMs }, this.recovered);
+    this.sequencer = new Sequencer(
+      disk,
+      this.control,
+      host,
+      { segmentBytes, flushIntervalMs, growAbove: 0 },
+      this.recovered,
+    );
     this.producers = Array.from({ length: producers }, (_, id) => new RingProducer(id, 64 * 1024));
     for (const { id, ring } of this.producers) this.sequencer.addMember(new Member(id, ring, () => undefined));
   }

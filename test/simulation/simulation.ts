@@ -464,7 +464,7 @@ export class Simulation {
       forgotten: () => undefined,
       rotated: () => undefined,
     };
-    const options = { segmentBytes: this.#segmentBytes, flushIntervalMs: FLUSH_MS };
+    const options = { segmentBytes: this.#segmentBytes, flushIntervalMs: FLUSH_MS, growAbove: 0 };
     this.#sequencer = new Sequencer(this.#disk, this.#control, host, options, recovered);
     for (const producer of this.#producers) {
       producer.reset();
