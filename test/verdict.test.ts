@@ -124,6 +124,23 @@ t.test('A: a segment that was closed is taken as it is, from its seal', (t) => {
   t.end();
 });
 
+t.test('G: a closed log whose last records lie in a file that grew notices when that loses its end', (t) => {
+  for (const lost of [8, 200, 5000]) {
+    const { disk, log } = fourFrames();
+    log.sequencer.rotate();
+    for (let i = 0; i < 20; i++) log.append(Level.Disk);
+    log.sequencer.close();
+    const { segments, end } = inspectLog(disk, 'strict');
+    t.equal(end.lastLsn, 24);
+    const grown = segments[1];
+    const file = disk.open(grown.name, 'write');
+    file.truncate(Math.max(grown.headerBytes, grown.fileBytes - lost));
+    file.close();
+    t.match(corruption(disk), { segment: grown.name });
+  }
+  t.end();
+});
+
 t.test('A: a seal in a file that was not cut yet is found from the front, and the file is cut', (t) => {
   const { disk, log } = fourFrames();
   const calls: string[] = [];
