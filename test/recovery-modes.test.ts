@@ -1,5 +1,7 @@
+import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { type OpenOptions, type RecoveryMode, verifyLog, WriteAheadLog } from 'ringwal';
 import t, { type Test } from 'tap';
 import { Level } from '../src/format/levels.js';
@@ -301,4 +303,35 @@ t.test('without room for a copy nothing is repaired, and nothing is lost', async
   t.equal((await repairStorage(disk)).kept, ids.length - 3);
   t.same((await SimulatedLog.reopen(disk, 'power').read(lsn - 1, 1)).length, lsn - 1);
   t.ok(during(disk, {}, () => undefined));
+});
+
+t.test('recovery of a log that was not closed tells how far it is', async (t) => {
+  const directory = temporaryDirectory(t);
+  const child = spawnSync(
+    process.execPath,
+    [
+      '--input-type=module',
+      '-e',
+      `import { WriteAheadLog } from 'ringwal';
+     const log = await WriteAheadLog.open(${JSON.stringify(directory)}, { segmentBytes: 67108864 });
+     for (let i = 0; i < 24; i++) await log.append(Buffer.alloc(1024 * 1024, i));
+     process.kill(process.pid, 'SIGKILL');`,
+    ],
+    { cwd: path.dirname(fileURLToPath(import.meta.url)) },
+  );
+  t.equal(child.signal, 'SIGKILL');
+  const told: number[] = [];
+  const log = await WriteAheadLog.open(directory, {
+    onProgress: ({ bytes, totalBytes }) => {
+      t.ok(bytes <= totalBytes);
+      told.push(bytes);
+    },
+  });
+  t.teardown(() => log.close());
+  t.equal(log.recovery.lastLsn, 24);
+  t.ok(told.length >= 3, `${told.length} reports`);
+  t.same(
+    told,
+    [...told].sort((a, b) => a - b),
+  );
 });

@@ -40,8 +40,9 @@ function post(message: ActorMessage): void {
 }
 
 function inspect(): Recovered {
-  if (data.recoveryMode !== 'point-in-time') return inspectLog(storage, data.recoveryMode);
-  return finish(inspectPointInTime(storage), (progress) => post({ op: 'recovering', progress }));
+  const tell = (progress: RecoveryProgress) => post({ op: 'recovering', progress });
+  if (data.recoveryMode !== 'point-in-time') return inspectLog(storage, data.recoveryMode, tell);
+  return finish(inspectPointInTime(storage), tell);
 }
 
 function recover(): Recovered {
@@ -68,6 +69,7 @@ function start(recovered: Recovered): Sequencer {
   return sequencer;
 }
 
+type RecoveryProgress = Extract<ActorMessage, { op: 'recovering' }>['progress'];
 type ActorRotated = Extract<ActorMessage, { op: 'rotated' }>;
 
 function perform(sequencer: Sequencer, request: ActorRequest): unknown {

@@ -40,7 +40,7 @@ export interface OpenOptions {
   autoCleanup?: boolean;
   /** Aborts the opening. */
   signal?: AbortSignal;
-  /** Called now and then while 'point-in-time' or 'salvage' reads the log. */
+  /** Called now and then while a long recovery reads: the last segment, or the whole log with 'point-in-time' and 'salvage'. */
   onProgress?: (progress: RecoveryProgress) => void;
 }
 

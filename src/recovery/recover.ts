@@ -10,7 +10,14 @@ import {
   segmentIdOf,
   segmentName,
 } from '../segments/names.js';
-import { hasLeftOver, readContent, readHeader, type SegmentContent, withFile } from '../segments/read-segment.js';
+import {
+  hasLeftOver,
+  type OnScan,
+  readContent,
+  readHeader,
+  type SegmentContent,
+  withFile,
+} from '../segments/read-segment.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
 import type { Storage } from '../storage/storage.js';
 import { describeRow, verdictOf } from './verdict.js';
@@ -73,10 +80,10 @@ const MOST_LOOKS = 10;
  * Finds out what a directory holds, without changing anything in it. Reads every segment's header, and the frames of the
  * last segment alone. Throws `ERR_WAL_CORRUPT` for damage to anything that was promised. A writer may be at work in it.
  */
-export function inspectLog(storage: Storage, mode: RecoveryMode): Recovered {
+export function inspectLog(storage: Storage, mode: RecoveryMode, onProgress?: OnScan): Recovered {
   for (let looks = 1; ; looks++) {
     try {
-      return inspectOnce(storage, mode);
+      return inspectOnce(storage, mode, onProgress);
     } catch (error) {
       const gone = (error as NodeJS.ErrnoException).code === 'ENOENT';
       if (!gone || looks === MOST_LOOKS) throw error;
@@ -84,7 +91,7 @@ export function inspectLog(storage: Storage, mode: RecoveryMode): Recovered {
   }
 }
 
-function inspectOnce(storage: Storage, mode: RecoveryMode): Recovered {
+function inspectOnce(storage: Storage, mode: RecoveryMode, onProgress?: OnScan): Recovered {
   const names = storage.list();
   const all = names.filter((name) => segmentIdOf(name) !== undefined);
   const headers = all.map((name) => withFile(storage, name, readHeader));
@@ -109,7 +116,7 @@ function inspectOnce(storage: Storage, mode: RecoveryMode): Recovered {
   const lastHeader = headers[headers.length - 1];
   const lastName = all[all.length - 1];
   const { content, leftOver } = withFile(storage, lastName, (file) => {
-    const content = readContent(file, lastHeader);
+    const content = readContent(file, lastHeader, onProgress);
     return { content, leftOver: hasLeftOver(file, lastHeader, content) };
   });
   const links = chainOf(headers);

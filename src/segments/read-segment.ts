@@ -30,6 +30,12 @@ export function withFile<T>(storage: Storage, name: string, use: (file: StorageF
   }
 }
 
+/** How far the reading of a segment is. */
+export type OnScan = (progress: { bytes: number; totalBytes: number; records: number }) => void;
+
+/** How much is read between two reports of progress. */
+const PROGRESS_BYTES = 4 * 1024 * 1024;
+
 /** What the frames of a segment came to. */
 export interface SegmentContent {
   sealed: boolean;
@@ -56,8 +62,8 @@ export interface SegmentContent {
  * Reads the last segment to its end. One that was closed cleanly is cut to the end of its seal, which is then read
  * from behind: a sealed segment is not read again at open.
  */
-export function readContent(file: StorageFile, header: SegmentHeader): SegmentContent {
-  return readSealAtEnd(file, header) ?? readFrames(file, header);
+export function readContent(file: StorageFile, header: SegmentHeader, onProgress?: OnScan): SegmentContent {
+  return readSealAtEnd(file, header) ?? readFrames(file, header, onProgress);
 }
 
 function readSealAtEnd(file: StorageFile, header: SegmentHeader): SegmentContent | undefined {
@@ -97,7 +103,7 @@ function sealAt(file: StorageFile, header: SegmentHeader, offset: number, end: n
  * Walks the frames, and searches what is behind them. A writer may go on between the two: a later frame is one that was
  * lost before it only if, looked at once more, the frames still end where they ended.
  */
-function readFrames(file: StorageFile, header: SegmentHeader): SegmentContent {
+function readFrames(file: StorageFile, header: SegmentHeader, onProgress?: OnScan): SegmentContent {
   const content: SegmentContent = {
     sealed: false,
     lastLsn: header.firstLsn - 1,
@@ -115,7 +121,7 @@ function readFrames(file: StorageFile, header: SegmentHeader): SegmentContent {
     const from = content.endOffset;
     const window = new Window(file);
     content.fileBytes = window.fileBytes;
-    takeFrames(window, header, content, unproven);
+    takeFrames(window, header, content, unproven, onProgress);
     content.remains = { laterFrame: undefined, end: content.endOffset, lastFrameAt: -1 };
     // Past all that was found behind the end: the writer is alive, and what it adds next is not ours to judge.
     if (content.sealed || (looks > 0 && content.endOffset > before.lastFrameAt)) break;
@@ -127,7 +133,14 @@ function readFrames(file: StorageFile, header: SegmentHeader): SegmentContent {
 }
 
 /** Goes on where `content` ends, as far as the frames hold. */
-function takeFrames(window: Window, header: SegmentHeader, content: SegmentContent, unproven: UnprovenFrames): void {
+function takeFrames(
+  window: Window,
+  header: SegmentHeader,
+  content: SegmentContent,
+  unproven: UnprovenFrames,
+  onProgress?: OnScan,
+): void {
+  let told = 0;
   const start = { salt: header.salt, lsn: content.lastLsn + 1, previousCrc: content.headerCrc };
   for (const { header: frame, offset, payload } of walkFrames(window, content.endOffset, start)) {
     unproven.add(offset, frame);
@@ -135,6 +148,10 @@ function takeFrames(window: Window, header: SegmentHeader, content: SegmentConte
     content.endOffset = offset + frameBytes(frame.storedBytes);
     content.headerCrc = frame.headerCrc;
     content.timestamp = frame.timestamp;
+    if (onProgress !== undefined && content.endOffset - told >= PROGRESS_BYTES) {
+      told = content.endOffset;
+      onProgress({ bytes: told, totalBytes: window.fileBytes, records: content.lastLsn - header.firstLsn + 1 });
+    }
     if (frame.type === FrameType.State) content.state = decodeState(payload);
     if (frame.type === FrameType.Positions) content.state = withPositions(content.state, decodePositions(payload));
     if (frame.type === FrameType.Seal) {
