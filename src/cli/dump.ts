@@ -1,5 +1,6 @@
 import { WriteAheadLog } from '../wal.js';
 import { type Command, oneOf, wholeNumber } from './command.js';
+import { Progress } from './progress.js';
 import { ENCODINGS, recordLine } from './record-line.js';
 
 export const dump: Command = {
@@ -26,12 +27,19 @@ export const dump: Command = {
       if (left === 0) return 0;
       // What is written meanwhile is left out: beside a busy writer there would be no end.
       const last = Math.min(to, log.recovery.lastLsn);
+      const total = Math.min(left, last - Math.max(from ?? 1, log.recovery.firstLsn) + 1);
+      const progress = new Progress(total, 'records');
+      let printed = 0;
       for await (const records of log.read({ from, to: last }).batches()) {
         const wanted = records.length > left ? records.slice(0, left) : records;
         await out.write(wanted.map((record) => recordLine(record, encoding)).join(''));
         left -= wanted.length;
+        printed += wanted.length;
+        // On the terminal the records themselves are the progress.
+        if (!process.stdout.isTTY) progress.update(0, printed);
         if (left === 0 || out.gone) break;
       }
+      progress.clear();
     } finally {
       await log.close();
     }

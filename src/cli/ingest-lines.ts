@@ -5,6 +5,7 @@ import { WriteAheadLog } from '../wal.js';
 import { openAcks } from './acks.js';
 import { lineBlocks, STDIN } from './line-blocks.js';
 import { type Ingested, ProducerThreads } from './producer-threads.js';
+import { recoveryProgress } from './progress.js';
 
 export interface IngestOptions {
   directory: string;
@@ -41,7 +42,8 @@ export interface IngestSummary {
 /** Appends each line of the sources as a record, byte for byte, through producer threads. */
 export async function ingestLines(options: IngestOptions): Promise<IngestSummary> {
   const { directory, sources, producers, durability, signal } = options;
-  const log = await WriteAheadLog.open(directory, { ...options.log, durability });
+  const { onProgress, clear } = recoveryProgress();
+  const log = await WriteAheadLog.open(directory, { ...options.log, durability, onProgress }).finally(clear);
   let acks: number | undefined;
   try {
     log.on('error', (error) => options.onWarning?.(error));

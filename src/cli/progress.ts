@@ -1,3 +1,4 @@
+import type { OpenOptions } from '../coordinator/options.js';
 import { rate, size } from './figures.js';
 
 const WIDTH = 28;
@@ -7,11 +8,17 @@ const REDRAW_MS = 100;
 export class Progress {
   readonly #stream: NodeJS.WriteStream;
   readonly #total: number | undefined;
+  readonly #unit: 'bytes' | 'records';
   readonly #startedAt = performance.now();
   #drawnAt = Number.NEGATIVE_INFINITY;
 
-  /** `total` bytes; undefined when that is not known. */
-  constructor(total: number | undefined, stream: NodeJS.WriteStream = process.stderr) {
+  /** `total` in `unit`; undefined when that is not known. */
+  constructor(
+    total: number | undefined,
+    unit: 'bytes' | 'records' = 'bytes',
+    stream: NodeJS.WriteStream = process.stderr,
+  ) {
+    this.#unit = unit;
     this.#total = total;
     this.#stream = stream;
   }
@@ -32,10 +39,25 @@ export class Progress {
     const speed = `${records.toLocaleString('en')} records  ${rate(records / seconds)}`;
     const total = this.#total;
     if (total === undefined || total === 0) return `${size(bytes)}  ${speed}`;
-    const done = Math.min(1, bytes / total);
+    const inRecords = this.#unit === 'records';
+    const done = Math.min(1, (inRecords ? records : bytes) / total);
     const filled = Math.round(done * WIDTH);
     const left = done > 0 ? `${Math.ceil((seconds / done) * (1 - done))} s left` : '';
     const bar = '█'.repeat(filled) + '░'.repeat(WIDTH - filled);
-    return `${bar} ${String(Math.floor(done * 100)).padStart(3)}%  ${size(bytes)} of ${size(total)}  ${speed}  ${left}`;
+    return `${bar} ${String(Math.floor(done * 100)).padStart(3)}%  ${inRecords ? `of ${total.toLocaleString('en')}` : `${size(bytes)} of ${size(total)}`}  ${speed}  ${left}`;
   }
 }
+
+/** Shows how far the recovery of a log is that has much to read; goes into the options of `open`. */
+export function recoveryProgress(): { onProgress: (progress: RecoveryProgress) => void; clear: () => void } {
+  let progress: Progress | undefined;
+  return {
+    onProgress({ bytes, totalBytes, records }) {
+      progress ??= new Progress(totalBytes);
+      progress.update(bytes, records);
+    },
+    clear: () => progress?.clear(),
+  };
+}
+
+type RecoveryProgress = Parameters<NonNullable<OpenOptions['onProgress']>>[0];

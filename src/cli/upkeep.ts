@@ -1,10 +1,14 @@
 import { WriteAheadLog } from '../wal.js';
 import { type Command, UsageError } from './command.js';
 import { plural, size } from './figures.js';
+import { recoveryProgress } from './progress.js';
 
 /** Opens a log that exists and that nobody else has open, for a moment. */
 async function withLog<T>(directory: string, work: (log: WriteAheadLog) => Promise<T>): Promise<T> {
-  const log = await WriteAheadLog.open(directory, { createIfMissing: false, autoCleanup: false });
+  const { onProgress, clear } = recoveryProgress();
+  const log = await WriteAheadLog.open(directory, { createIfMissing: false, autoCleanup: false, onProgress }).finally(
+    clear,
+  );
   try {
     return await work(log);
   } finally {

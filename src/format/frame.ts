@@ -39,8 +39,6 @@ export const HeaderFlag = {
   PrefixDurable: 1,
 } as const;
 
-export const FrameCodec = { None: 0 } as const;
-
 export const Field = {
   magic: 0,
   type: 4,

@@ -56,7 +56,7 @@ export const FrameFlag = {
   WantsDisk: 8,
 } as const;
 
-export const FrameOutcome = { Written: 0, NoSpace: 1, Closed: 2 } as const;
+export const FrameOutcome = { Written: 0, NoSpace: 1 } as const;
 
 export const DESCRIPTORS = 1024;
 const HEAD_INTS = 16;

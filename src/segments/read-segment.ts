@@ -1,7 +1,7 @@
 import { corrupt } from '../errors.js';
 import { crc32 } from '../format/checksum.js';
 import { FRAME_HEADER_BYTES, type FrameHeader, FrameType, frameBytes, readFrameHeader } from '../format/frame.js';
-import { decodeSeal, readSealFooter, SEAL_FOOTER_BYTES, type Seal } from '../format/seal.js';
+import { decodeSeal, readSealFooter, SEAL_FOOTER_BYTES } from '../format/seal.js';
 import { decodeSegmentHeader, SegmentFlag, type SegmentHeader } from '../format/segment-header.js';
 import { decodePositions, decodeState, type LogState, withPositions } from '../format/state.js';
 import type { Storage, StorageFile } from '../storage/storage.js';
@@ -192,11 +192,4 @@ export function hasLeftOver(file: StorageFile, header: SegmentHeader, content: S
   const bytes = new Uint8Array(FRAME_HEADER_BYTES);
   file.read(bytes, content.endOffset);
   return readFrameHeader(new DataView(bytes.buffer), bytes, 0, header.salt) !== undefined;
-}
-
-/** Reads the seal of a segment that has a successor, which says where the seal ends. */
-export function readSeal(file: StorageFile, offset: number, bytes: number): Seal {
-  const payload = new Uint8Array(bytes);
-  file.read(payload, offset);
-  return decodeSeal(payload);
 }
