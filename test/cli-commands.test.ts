@@ -5,7 +5,7 @@ import path from 'node:path';
 import { WriteAheadLog } from 'ringwal';
 import t from 'tap';
 import { cli, outcomeOf, startCli } from './cli-helpers.js';
-import { temporaryDirectory } from './helpers.js';
+import { firstRecordsAt, temporaryDirectory } from './helpers.js';
 
 const COMMANDS = ['ingest', 'dump', 'inspect', 'verify'];
 
@@ -128,17 +128,18 @@ t.test('verify: exit code 0 when sound, 1 when damaged, and where', async (t) =>
   t.match(await cli(['verify', log]), { code: 0, stdout: /^sound: 5 records \(LSN 1 to 5\) in 3 segments/ });
 
   const [, second] = segments(log);
-  flip(path.join(log, second), 4096 + 64);
+  const frame = firstRecordsAt(path.join(log, second));
+  flip(path.join(log, second), frame + 64);
   const damaged = await cli(['verify', log, '--json']);
   t.equal(damaged.code, 1);
   t.match(JSON.parse(damaged.stdout), {
     verdict: 'corrupt',
     records: 4,
-    damage: [{ segment: second, offset: 4096, lsn: 3, reason: String }],
+    damage: [{ segment: second, offset: frame, lsn: 3, reason: String }],
   });
   const told = await cli(['verify', log]);
   t.equal(told.code, 1);
-  t.match(told.stdout, new RegExp(`DAMAGED[^]*${second} at byte 4,096, LSN 3: `));
+  t.match(told.stdout, new RegExp(`DAMAGED[^]*${second} at byte ${frame.toLocaleString('en-US')}, LSN 3: `));
 });
 
 t.test('inspect shows segments, checkpoint and what recovery would say', async (t) => {

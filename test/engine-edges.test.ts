@@ -4,6 +4,9 @@ import t from 'tap';
 import { Appender } from '../src/producer/appender.js';
 import { Catalog } from '../src/reader/catalog.js';
 import { nodeFiles, type ReadableFiles } from '../src/reader/files.js';
+import { FilesSource } from '../src/reader/files-source.js';
+import type { LogSource } from '../src/reader/log-source.js';
+import { readLog } from '../src/reader/read-log.js';
 import { inspectLive } from '../src/recovery/inspect-live.js';
 import { inspectLog } from '../src/recovery/recover.js';
 import { Control } from '../src/ring/control.js';
@@ -160,6 +163,83 @@ t.test('a look at the directory that is out of date takes nothing from one that 
   );
   t.equal(entries[1].next?.segmentId, 3);
 });
+
+t.test('a file that a writer takes for its next segment between two looks at it is gone, not damaged', async (t) => {
+  const directory = temporaryDirectory(t);
+  const wal = await openLog(t, { autoCleanup: false }, directory);
+  for (let i = 0; i < 3; i++) {
+    await wal.append('x');
+    await wal.rotate();
+  }
+  const real = nodeFiles(directory);
+  const [oldest, ...others] = (await real.list()).filter((name) => name.endsWith('.wal'));
+  const renamed = '0000000000000009.wal';
+  const files: ReadableFiles = {
+    list: () => real.list(),
+    async open(name) {
+      const file = await real.open(name);
+      if (name !== oldest) return file;
+      return {
+        ...file,
+        read: (target, position) => {
+          // The header of another segment, under the same handle.
+          fs.renameSync(path.join(directory, oldest), path.join(directory, renamed));
+          fs.copyFileSync(path.join(directory, others[0]), path.join(directory, renamed));
+          return file.read(target, position);
+        },
+      };
+    },
+  };
+  const entries = await new Catalog(files).refresh();
+  t.same(
+    entries.map(({ name }) => name),
+    others,
+  );
+  const damaged: ReadableFiles = { ...files, open: (name) => real.open(name === others[1] ? others[0] : name) };
+  await t.rejects(
+    new Catalog(damaged).refresh(),
+    { code: 'ERR_WAL_CORRUPT', segment: others[1] },
+    'what stays is damage',
+  );
+  fs.renameSync(path.join(directory, renamed), path.join(directory, oldest));
+});
+
+t.test(
+  'a clean-up that overtakes a read between its start and its end is told, not taken for an empty log',
+  async (t) => {
+    const directory = temporaryDirectory(t);
+    const wal = await openLog(t, { autoCleanup: false }, directory);
+    for (let i = 0; i < 3; i++) {
+      await wal.append('x');
+      await wal.rotate();
+    }
+    const segments = (await nodeFiles(directory).list()).filter((name) => name.endsWith('.wal'));
+    const found = inspectLog(new NodeStorage(directory), 'tolerate-torn-tail');
+    const real = new FilesSource(directory, new Catalog(nodeFiles(directory)), found);
+    t.teardown(() => real.close());
+    const source: LogSource = Object.create(real, {
+      catalog: { value: real.catalog },
+      readable: {
+        value: async () => {
+          const lsn = await real.readable();
+          await wal.checkpoint(3);
+          await wal.cleanup();
+          return lsn;
+        },
+      },
+      low: { value: () => real.low() },
+      promised: { value: () => real.promised() },
+    });
+    const reading = readLog(source, {
+      from: undefined,
+      to: 9,
+      follow: undefined,
+      signal: new AbortController().signal,
+    });
+    await failsWith(t, 'ERR_WAL_TRUNCATED', reading.next());
+    t.equal(segments.length, 4);
+  },
+);
 
 t.test('whose append has resolved sees its record: in the watermark, in a read, for a checkpoint', async (t) => {
   const wal = await openLog(t, { autoCleanup: false, flushIntervalMs: 0 });

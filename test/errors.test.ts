@@ -8,6 +8,7 @@ import {
   collect,
   failsWith,
   failure,
+  firstRecordsAt,
   fixture,
   nextEvent,
   numbers,
@@ -416,13 +417,14 @@ t.test('a last segment that lost its end after a clean close', async (t) => {
 
 t.test('damage inside a sealed segment is met by a read, with its place; the log goes on', async (t) => {
   const { directory, files } = await makeLog(t);
-  flip(path.join(directory, files[1]), 4096 + 64 + 5000);
+  const frame = firstRecordsAt(path.join(directory, files[1]));
+  flip(path.join(directory, files[1]), frame + 64 + 5000);
   const wal = await openLog(t, {}, directory);
   const seen: number[] = [];
   const error = await failsWith(t, 'ERR_WAL_CORRUPT', async () => {
     for await (const { lsn } of wal.read()) seen.push(lsn);
   });
-  t.match(error, { segment: files[1], offset: 4096, lsn: 21 });
+  t.match(error, { segment: files[1], offset: frame, lsn: 21 });
   t.same(seen, numbers(1, 20), 'everything before it was delivered');
   t.equal((await collect(wal.read({ from: 41 }))).length, 20, 'and what is behind it can be read');
   await failsWith(t, 'ERR_WAL_CORRUPT', wal.recover(new Map()));

@@ -155,6 +155,11 @@ export function snapshot(directory: string): Record<string, string> {
 }
 
 /** The names of the segment files in a log's directory, oldest first. */
+/** Where the first frame with records begins: a stamp stands before it when the writer was slow enough to be idle. */
+export function firstRecordsAt(file: string): number {
+  return fs.readFileSync(file).indexOf('RWLF\x01', 4096);
+}
+
 export function segmentFiles(directory: string): string[] {
   return fs
     .readdirSync(directory)

@@ -98,6 +98,11 @@ export class Catalog {
     }
     try {
       return await readSegmentHeader(name, file);
+    } catch (error) {
+      // A writer may have taken the file for its next segment since we opened it. Ids are never used again, so a name
+      // that is there still was there all the while.
+      if (!(await this.files.list()).includes(name)) return undefined;
+      throw error;
     } finally {
       await file.close();
     }

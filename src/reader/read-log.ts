@@ -32,9 +32,11 @@ export async function* readLog(source: LogSource, request: ReadRequest): AsyncGe
   signal.throwIfAborted();
   const until = request.to instanceof Date ? request.to.getTime() : Number.POSITIVE_INFINITY;
   const to = request.to instanceof Date ? Number.MAX_SAFE_INTEGER : request.to;
+  // The start before the end: when a clean-up comes between the two, the start is gone, which is an error. The other way
+  // round the end would be, and the read would look like that of an empty log.
+  const from = await startOf(source, request.from);
   // What a reader that does not follow may see, it saw when it began.
   const end = follow === undefined ? Math.min(to, await source.readable()) : to;
-  const from = await startOf(source, request.from);
   const cursor = new LogCursor(source, from);
   let records = 0;
   try {
