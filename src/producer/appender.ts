@@ -2,15 +2,15 @@ import { createHistogram, type RecordableHistogram } from 'node:perf_hooks';
 import { WalError } from '../errors.js';
 import { crc32 } from '../format/checksum.js';
 import { Field, FRAME_HEADER_BYTES, FrameType, writeEncoderFields } from '../format/frame.js';
-import { align8 } from '../format/integers.js';
 import { RECORD_OVERHEAD_BYTES, RecordKind, writeRecordPrefix } from '../format/record.js';
 import { type Control, LogPhase } from '../ring/control.js';
 import { DESCRIPTORS, Descriptor, FrameFlag, FrameOutcome, FrameState, type Ring, RingSlot } from '../ring/ring.js';
 import { closedError, tooLarge } from './arguments.js';
 import { Pace } from './pace.js';
-import { PendingFrame, type Reject, type Resolve } from './pending-frame.js';
+import { PendingFrame, type Reject, type Resolve, type WaiterList } from './pending-frame.js';
 import { Poller } from './poller.js';
 import { bodyBytes, copyEntry, type Entry, PayloadBatch, type RecordBatch, writeEntry } from './records.js';
+import { STAGE_BYTES, Stage } from './stage.js';
 import { WaitingLine } from './waiting-line.js';
 
 export interface AppenderOptions {
@@ -44,6 +44,9 @@ export const PUBLISH_BYTES = 16 * 1024;
  */
 const OWN_CRC_BYTES = 32 * 1024;
 
+/** Not even for an empty record. */
+const NO_ROOM = -1;
+
 interface Waiting {
   /** One record, or the records of an atomic batch. Undefined once the append was aborted. */
   records: Entry | RecordBatch | undefined;
@@ -63,16 +66,20 @@ export class Appender {
   readonly #options: AppenderOptions;
   readonly #host: AppenderHost;
   readonly #pending: PendingFrame[];
+  readonly #stage: Stage;
   readonly #line = new WaitingLine<Waiting>();
   readonly #poller: Poller;
   /** The most a batch may take: with an empty ring, half of it lies in one piece wherever the head stands. */
   readonly #maxFrameBytes: number;
 
-  // The frame that is open, if `#open`: its place in the ring, how far it is filled and how far it may be.
+  // The frame that is open, if `#open`: its place in the ring, and how far it may be filled.
   #open = false;
   #frameStart = 0;
-  #cursor = 0;
   #limit = 0;
+  /** How far the stage may be filled by a record that needs no new frame and need not wait in line. */
+  #room = NO_ROOM;
+  /** Who waits for the open frame, by level. */
+  #waiters: readonly WaiterList[];
   #records = 0;
   #flags = 0;
 
@@ -104,6 +111,8 @@ export class Appender {
     this.#host = host;
     this.#maxFrameBytes = Math.floor(ring.dataBytes / 2);
     this.#pending = Array.from({ length: DESCRIPTORS }, () => new PendingFrame());
+    this.#stage = new Stage(ring.data);
+    this.#waiters = this.#pending[0].waiters;
     this.#poller = new Poller(ring, () => this.#progress());
   }
 
@@ -117,7 +126,7 @@ export class Appender {
   }
 
   get ringUse(): number {
-    return this.#head - this.#tail + (this.#open ? this.#cursor - this.#frameStart : 0);
+    return this.#head - this.#tail + (this.#open ? this.#stage.cursor - this.#frameStart : 0);
   }
 
   /** Appends one record. Everything was checked but its size. */
@@ -133,17 +142,16 @@ export class Appender {
 
   /** As `append` of an opaque record. */
   appendBytes(payload: Uint8Array, level: number, resolve: Resolve, reject: Reject): void {
-    const bytes = payload.byteLength;
-    const fits = this.#open && this.#cursor + bytes + RECORD_OVERHEAD_BYTES <= this.#limit && this.#line.length === 0;
-    if (!fits || bytes > this.#options.maxRecordBytes) {
+    const bytes = payload.length;
+    const stage = this.#stage;
+    if (stage.used + bytes > this.#room || bytes > this.#options.maxRecordBytes) {
       this.append({ kind: RecordKind.Data, key: undefined, value: payload }, level, resolve, reject);
       return;
     }
     this.#await(level, resolve, reject);
-    const { data } = this.ring;
-    const at = writeRecordPrefix(data, this.#cursor, RecordKind.Data, bytes);
-    data.set(payload, at);
-    this.#cursor = at + bytes;
+    const at = writeRecordPrefix(stage.bytes, stage.used, RecordKind.Data, bytes);
+    stage.bytes.set(payload, at);
+    stage.used = at + bytes;
     this.#records++;
     this.#afterWrite();
   }
@@ -200,14 +208,15 @@ export class Appender {
     if (!this.#open || this.#records === 0) return;
     const { ring } = this;
     const start = this.#frameStart;
-    const storedBytes = this.#cursor - start - FRAME_HEADER_BYTES;
-    const bytes = align8(this.#cursor - start);
-    ring.data.fill(0, this.#cursor, start + bytes);
+    const payloadAt = start + FRAME_HEADER_BYTES;
+    const storedBytes = this.#stage.cursor - payloadAt;
+    this.#stage.finish();
+    const bytes = this.#stage.cursor - start;
     writeEncoderFields(ring.view, start, FrameType.Records, storedBytes, storedBytes, this.#records);
     const pool = bytes >= this.#options.encodeBytes && this.#host.encode !== undefined;
     const here = !pool && bytes >= OWN_CRC_BYTES;
     if (here) {
-      const payload = ring.data.subarray(start + FRAME_HEADER_BYTES, this.#cursor);
+      const payload = ring.data.subarray(payloadAt, payloadAt + storedBytes);
       ring.view.setUint32(start + Field.payloadCrc, crc32(payload), true);
     }
     const frame = this.#published++;
@@ -220,6 +229,7 @@ export class Appender {
     pending.end = this.#head;
     pending.publishedAt = performance.now();
     this.#open = false;
+    this.#room = NO_ROOM;
     this.#openWaiters = 0;
     this.#host.hold(true);
     if (pool) {
@@ -236,6 +246,7 @@ export class Appender {
   #failAll(error: WalError): void {
     this.#failed = true;
     this.#open = false;
+    this.#room = NO_ROOM;
     this.#openWaiters = 0;
     for (let frame = this.#retired; frame <= this.#published; frame++) {
       this.#unsettled -= this.#pendingOf(frame).rejectAll(error);
@@ -251,6 +262,7 @@ export class Appender {
   #waitInLine(records: Entry | RecordBatch, level: number, resolve: Resolve, reject: Reject): Waiting {
     const waiting: Waiting = { records, level, resolve, reject };
     this.#line.push(waiting);
+    this.#room = NO_ROOM;
     if (this.#line.length === 1) {
       this.#host.hold(true);
       this.#host.backpressure(true);
@@ -264,8 +276,9 @@ export class Appender {
   #tryAppend(entry: Entry, body: number, level: number, resolve: Resolve, reject: Reject): boolean {
     if (!this.#ensureFrame(body + RECORD_OVERHEAD_BYTES)) return false;
     this.#await(level, resolve, reject);
-    this.#cursor = writeEntry(this.ring.data, this.#cursor, entry, body);
+    writeEntry(this.#stage, entry, body);
     this.#records++;
+    this.#makeRoom();
     this.#afterWrite();
     return true;
   }
@@ -278,17 +291,24 @@ export class Appender {
     }
     if (!this.#ensureFrame(batch.bytes)) return false;
     this.#await(level, resolve, reject);
-    this.#cursor = batch.write(this.ring.data, this.#cursor);
+    batch.write(this.#stage);
     this.#records += batch.count;
+    this.#makeRoom();
     this.#afterWrite();
     return true;
   }
 
   #await(level: number, resolve: Resolve, reject: Reject): void {
-    this.#pendingOf(this.#published).waiters[level].add(resolve, reject, this.#records);
+    this.#waiters[level].add(resolve, reject, this.#records);
     this.#flags |= FrameFlag.WantsMemory << level;
     this.#unsettled++;
     this.#openWaiters++;
+  }
+
+  #makeRoom(): void {
+    if (this.#line.length > 0) return;
+    const { used, cursor } = this.#stage;
+    this.#room = Math.min(STAGE_BYTES, this.#limit - cursor + used) - RECORD_OVERHEAD_BYTES;
   }
 
   #afterWrite(): void {
@@ -300,7 +320,7 @@ export class Appender {
       process.nextTick(this.#flush);
     }
     this.#tickRecords++;
-    if (this.#cursor - this.#frameStart >= PUBLISH_BYTES && this.#cuts()) this.publish();
+    if (this.#stage.cursor - this.#frameStart >= PUBLISH_BYTES && this.#cuts()) this.publish();
   }
 
   readonly #flush = (): void => {
@@ -335,7 +355,7 @@ export class Appender {
   /** An open frame with room for `bytes` more of records. */
   #ensureFrame(bytes: number): boolean {
     if (this.#open) {
-      if (this.#cursor + bytes <= this.#limit) return true;
+      if (this.#stage.cursor + bytes <= this.#limit) return true;
       this.publish();
     }
     if (this.#beginFrame(FRAME_HEADER_BYTES + bytes + 8)) return true;
@@ -360,11 +380,13 @@ export class Appender {
     const room = Math.min(free, dataBytes - start, Math.max(bytes, this.#options.frameBytes));
     this.#open = true;
     this.#frameStart = start;
-    this.#cursor = start + FRAME_HEADER_BYTES;
+    this.#stage.begin(start + FRAME_HEADER_BYTES);
     this.#limit = start + room - 8;
     this.#records = 0;
     this.#flags = 0;
-    this.#pendingOf(this.#published).startedAt = performance.now();
+    const book = this.#pendingOf(this.#published);
+    book.startedAt = performance.now();
+    this.#waiters = book.waiters;
     return true;
   }
 

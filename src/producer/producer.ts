@@ -182,7 +182,7 @@ export class RecordWriter {
   }
 
   get #isOpen(): boolean {
-    return this.#refusal === undefined && this.#control.phase === LogPhase.Running;
+    return this.#refusal === undefined && this.#control.running;
   }
 
   #checkOpen(): void {

@@ -2,6 +2,7 @@ import { varintBytes, writeVarint } from '../format/integers.js';
 import { RECORD_OVERHEAD_BYTES, RecordKind, writeRecordPrefix } from '../format/record.js';
 import type { Bytes } from '../types.js';
 import { byteLength, copyBytes } from './arguments.js';
+import type { Stage } from './stage.js';
 
 /** One record to be written. `key` is undefined for opaque records, `value` for deletes. */
 export interface Entry {
@@ -18,8 +19,16 @@ export function bodyBytes({ kind, key, value }: Entry): number {
   return kind === RecordKind.Put ? varintBytes(keyBytes) + keyBytes + byteLength(value!) : keyBytes;
 }
 
-/** Writes a record whose body takes `body` bytes, and returns the offset behind it. */
-export function writeEntry(target: Buffer, at: number, { kind, key, value }: Entry, body: number): number {
+/** Writes a record whose body takes `body` bytes. */
+export function writeEntry(stage: Stage, entry: Entry, body: number): void {
+  if (stage.reserve(body + RECORD_OVERHEAD_BYTES)) {
+    stage.used = writeEntryAt(stage.bytes, stage.used, entry, body);
+  } else {
+    stage.bypass((ring, at) => writeEntryAt(ring, at, entry, body));
+  }
+}
+
+function writeEntryAt(target: Buffer, at: number, { kind, key, value }: Entry, body: number): number {
   at = writeRecordPrefix(target, at, kind, body);
   if (kind === RecordKind.Put) at = writeVarint(target, at, byteLength(key!));
   if (key !== undefined) at = writeBytes(target, at, key);
@@ -31,10 +40,15 @@ export function copyEntry({ kind, key, value }: Entry): Entry {
   return { kind, key: copyBytes(key), value: copyBytes(value) };
 }
 
+/** From here on `fill`, which is one memcpy, beats `set`, which goes byte by byte where shared memory is not aligned. */
+const FILL_BYTES = 4096;
+
 function writeBytes(target: Buffer, at: number, value: Bytes): number {
   if (typeof value === 'string') return at + target.write(value, at, 'utf8');
-  target.set(value, at);
-  return at + value.byteLength;
+  const end = at + value.length;
+  if (value.length >= FILL_BYTES) target.fill(value, at, end);
+  else target.set(value, at);
+  return end;
 }
 
 /** Records that recovery takes whole or not at all. */
@@ -44,8 +58,8 @@ export interface RecordBatch {
   readonly bytes: number;
   /** Of the largest one's body. */
   readonly largest: number;
-  /** Writes them one behind the other and returns the offset behind the last. */
-  write(target: Buffer, at: number): number;
+  /** Writes them one behind the other. */
+  write(stage: Stage): void;
   /** The same, independent of the caller's buffers. */
   copied(): RecordBatch;
 }
@@ -66,9 +80,8 @@ export class EntryBatch implements RecordBatch {
     return this.#entries.length;
   }
 
-  write(target: Buffer, at: number): number {
-    for (const entry of this.#entries) at = writeEntry(target, at, entry, bodyBytes(entry));
-    return at;
+  write(stage: Stage): void {
+    for (const entry of this.#entries) writeEntry(stage, entry, bodyBytes(entry));
   }
 
   copied(): RecordBatch {
@@ -99,13 +112,18 @@ export class PayloadBatch implements RecordBatch {
     return this.#payloads.length;
   }
 
-  write(target: Buffer, at: number): number {
+  write(stage: Stage): void {
     const payloads = this.#payloads;
+    const { bytes } = stage;
     for (let i = 0; i < payloads.length; i++) {
       const payload = payloads[i];
-      at = writeBytes(target, writeRecordPrefix(target, at, RecordKind.Data, byteLength(payload)), payload);
+      const length = byteLength(payload);
+      if (stage.reserve(length + RECORD_OVERHEAD_BYTES)) {
+        stage.used = writeBytes(bytes, writeRecordPrefix(bytes, stage.used, RecordKind.Data, length), payload);
+      } else {
+        stage.bypass((ring, at) => writeBytes(ring, writeRecordPrefix(ring, at, RecordKind.Data, length), payload));
+      }
     }
-    return at;
   }
 
   copied(): RecordBatch {
