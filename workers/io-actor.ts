@@ -13,6 +13,7 @@ import { leftSpare } from '../src/segments/prepare.js';
 import { Member } from '../src/sequencer/member.js';
 import { Sequencer } from '../src/sequencer/sequencer.js';
 import { NodeStorage } from '../src/storage/node-storage.js';
+import { ActorSyncer } from './actor-syncer.js';
 
 /**
  * The thread around the sequencer: recovers the log, then takes work from the rings and requests from the opening
@@ -62,6 +63,7 @@ function start(recovered: Recovered): Sequencer {
     forgotten: (member: Member) => forget(member),
     rotated: (current: ActorRotated['current'], sealed: ActorRotated['sealed']) =>
       post({ op: 'rotated', current, sealed }),
+    syncer: new ActorSyncer(data.sync, () => post({ op: 'wantSyncer' })),
   };
   const { segmentBytes, flushIntervalMs } = data;
   const sequencer = new Sequencer(storage, control, host, { segmentBytes, flushIntervalMs }, recovered);

@@ -19,6 +19,7 @@ export interface ActorListener {
   rotated(message: Extract<ActorMessage, { op: 'rotated' }>): void;
   ringDropped(id: number): void;
   wantSpare(): void;
+  wantSyncer(): void;
   /** The actor's thread is gone though nobody closed it. The control block says that the log failed. */
   died(): void;
 }
@@ -133,6 +134,8 @@ export class ActorLink {
         return this.#listener?.ringDropped(message.id);
       case 'wantSpare':
         return this.#listener?.wantSpare();
+      case 'wantSyncer':
+        return this.#listener?.wantSyncer();
       case 'ready':
         return this.#started?.(message.ready);
       case 'recovering':

@@ -24,6 +24,7 @@ import { DirectoryLock } from './lock.js';
 import type { ActorReady } from './messages.js';
 import type { ResolvedOptions } from './options.js';
 import { Pool } from './pool.js';
+import { SyncerLink } from './syncer-link.js';
 
 /** What the coordinator tells whoever opened the log. */
 export interface CoordinatorListener {
@@ -63,6 +64,7 @@ export class Coordinator {
   readonly #channels = new Map<number, string>();
   /** Frames on their way through the pool. */
   readonly #encoding = new Set<Promise<void>>();
+  readonly #syncer: SyncerLink;
   #state: LogState;
   #leftSpares: string[];
   #leftUnfinished: string[];
@@ -79,19 +81,21 @@ export class Coordinator {
     const lock = DirectoryLock.acquire(directory);
     try {
       const control = new Control();
+      const syncer = new SyncerLink(control);
       const ring = Ring.allocate(options.ringBytes);
       const { segmentBytes, flushIntervalMs, syncMethod, recoveryMode, signal } = options;
       const data = {
         directory,
         control: control.memory,
         ring: ring.memory,
+        sync: syncer.memory,
         segmentBytes,
         flushIntervalMs,
         syncMethod,
         recoveryMode,
       };
       const { link, ready } = await ActorLink.start(control, data, signal, options.onProgress);
-      return new Coordinator(directory, options, lock, control, ring, link, ready);
+      return new Coordinator(directory, options, lock, control, ring, link, syncer, ready);
     } catch (error) {
       lock.release();
       throw error;
@@ -105,12 +109,14 @@ export class Coordinator {
     control: Control,
     ring: Ring,
     link: ActorLink,
+    syncer: SyncerLink,
     ready: ActorReady,
   ) {
     this.#directory = directory;
     this.#options = options;
     this.#lock = lock;
     this.#link = link;
+    this.#syncer = syncer;
     this.control = control;
     this.report = ready.report;
     this.#state = ready.state;
@@ -142,6 +148,7 @@ export class Coordinator {
         this.#channels.delete(id);
       },
       wantSpare: () => this.#background(() => this.#provideSpare()),
+      wantSyncer: () => !this.#closing && syncer.start(),
       died: () => this.#actorDied(),
     });
     if (this.#obsolete.length > 0 && options.autoCleanup) this.#background(() => this.#retire());
@@ -286,6 +293,7 @@ export class Coordinator {
     await this.appender.settled();
     await this.#pool.close();
     const failure = await this.#link.close().catch((error: unknown) => error);
+    await this.#syncer.close();
     for (const channel of this.#channels.values()) forgetLifeLine(channel);
     this.commits.look();
     this.commits.rejectAll(closedError());

@@ -12,6 +12,7 @@ export interface ActorData {
   directory: string;
   control: SharedArrayBuffer;
   ring: SharedArrayBuffer;
+  sync: SharedArrayBuffer;
   segmentBytes: number;
   flushIntervalMs: number;
   syncMethod: SyncMethod;
@@ -40,13 +41,18 @@ export interface ActorReady {
 export type ActorReply = { op: 'reply'; ok: true; value: unknown } | { op: 'reply'; ok: false; error: PlainError };
 
 export type ActorMessage =
-  | { op: 'wake' | 'wantSpare' }
+  | { op: 'wake' | 'wantSpare' | 'wantSyncer' }
   | { op: 'ready'; ready: ActorReady }
   | { op: 'recovering'; progress: RecoveryProgress }
   | { op: 'unable'; error: PlainError }
   | { op: 'rotated'; current: SegmentInfo; sealed: SegmentInfo | undefined }
   | { op: 'ringDropped'; id: number }
   | ActorReply;
+
+export interface SyncerData {
+  control: SharedArrayBuffer;
+  sync: SharedArrayBuffer;
+}
 
 export interface EncodeTask {
   ring: SharedArrayBuffer;

@@ -145,6 +145,11 @@ export class SegmentWriter {
     this.#file.sync();
   }
 
+  /** What to sync, for somebody else who does it. */
+  get file(): StorageFile {
+    return this.#file;
+  }
+
   /** Whether the state fits, as a frame now and in the seal later. */
   hasRoomForState(state: LogState): boolean {
     const bytes = frameBytes(encodeState(state).byteLength);

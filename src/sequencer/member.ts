@@ -11,6 +11,8 @@ export class Member {
   /** Frames taken but not yet counted as written or synced. */
   unwritten = 0;
   unsynced = 0;
+  /** Of the unsynced, those that the sync under way will have synced. */
+  syncing = 0;
   /** {@link FrameFlag} bits of what is waited for among them. */
   waiting = 0;
 

@@ -13,6 +13,7 @@ import { type SegmentMark, SegmentWriter, segmentBytesFor } from '../segments/se
 import type { Storage } from '../storage/storage.js';
 import { Group } from './group.js';
 import type { Member } from './member.js';
+import { type Syncer, SyncPolicy, WORTH_HANDING_OVER_MS } from './syncer.js';
 
 /** What the sequencer needs of the world around it; the thread provides it, and so can a test. */
 export interface SequencerHost {
@@ -27,6 +28,8 @@ export interface SequencerHost {
   forgotten(member: Member): void;
   /** A segment began, and the one before it, if any, was sealed. */
   rotated(current: SegmentInfo, sealed: SegmentInfo | undefined): void;
+  /** Without one, every sync is made here. */
+  syncer?: Syncer | undefined;
 }
 
 export interface SequencerOptions {
@@ -35,6 +38,8 @@ export interface SequencerOptions {
   flushIntervalMs: number;
   /** Segments up to this size are prepared while records wait, and never grow. Default: 4 MiB. */
   growAbove?: number;
+  /** Syncs that take less, in milliseconds on average, are never handed to the host's syncer. Default: 0.1. */
+  handOverAboveMs?: number;
 }
 
 /** Where a log stands when the sequencer takes it over, as recovery found it. */
@@ -103,14 +108,20 @@ export class Sequencer {
   #spareAsked = false;
   #segmentStartedAt = 0;
   #preparedBytes = 0;
-  /** When the oldest unsynced write was made; undefined when everything is synced. */
+  /** When the oldest write was made that no sync was begun for; undefined when there is none. */
   #dirtySince: number | undefined;
+  /** A sync that the syncer is at, and how far the log is durable when it is over. */
+  #syncing: { lsn: number; recordBytes: number } | undefined;
+  /** Somebody wants a sync of what was written since that one began. */
+  #syncWanted = false;
+  readonly #policy: SyncPolicy;
 
   constructor(storage: Storage, control: Control, host: SequencerHost, options: SequencerOptions, recovered: LogStart) {
     this.#storage = storage;
     this.#control = control;
     this.#host = host;
     this.#options = options;
+    this.#policy = new SyncPolicy(options.handOverAboveMs ?? WORTH_HANDING_OVER_MS);
     this.#logId = recovered.logId ?? host.randomBytes(16);
     this.#sealed = [...recovered.segments];
     this.#state = recovered.state;
@@ -173,9 +184,10 @@ export class Sequencer {
   }
 
   #step(): boolean {
+    const synced = this.#syncing !== undefined && this.#takeSynced();
     if (!this.#gather()) {
-      if (this.timeToFlush() !== 0) return false;
-      this.#sync();
+      if (this.timeToFlush() !== 0) return synced;
+      this.#syncSoon();
       return true;
     }
     const group = this.#group;
@@ -184,7 +196,7 @@ export class Sequencer {
       this.#control.add(Counter.groups, 1);
       this.#dirtySince ??= this.#host.now();
       // Also by time alone: a log that is never idle must not keep its `os` records unsynced for ever.
-      if ((group.flags & FrameFlag.WantsDisk) !== 0 || this.timeToFlush() === 0) this.#sync();
+      if ((group.flags & FrameFlag.WantsDisk) !== 0 || this.timeToFlush() === 0) this.#syncSoon();
       this.#askForSpare();
     }
     group.clear();
@@ -229,10 +241,12 @@ export class Sequencer {
    */
   idle(): void {
     if (this.failed || this.#current === undefined || this.#stampedLsn >= this.#durableLsn) return;
+    // Its own stamp comes when it is over.
+    if (this.#syncing !== undefined) return;
     try {
       if (!this.#current.hasRoom(FRAME_HEADER_BYTES)) return;
       this.#stampedLsn = this.#durableLsn;
-      this.#current.writeStamp(this.#durableLsn, this.#dirtySince === undefined, this.#now());
+      this.#current.writeStamp(this.#durableLsn, this.#clean, this.#now());
       this.#publishOffset();
       this.#dirtySince ??= this.#host.now();
     } catch (error) {
@@ -244,7 +258,7 @@ export class Sequencer {
   sync(): void {
     this.#guard(() => {
       this.#drain();
-      if (this.#dirtySince !== undefined) this.#sync();
+      if (!this.#clean) this.#sync();
     });
   }
 
@@ -267,7 +281,7 @@ export class Sequencer {
       const state = change(this.#state);
       this.#ensureState(state);
       this.#state = state;
-      this.#current!.writeState(state, this.#durableLsn, this.#dirtySince === undefined, this.#now());
+      this.#current!.writeState(state, this.#durableLsn, this.#clean, this.#now());
       this.#dirtySince ??= this.#host.now();
       this.#sync();
       return state;
@@ -284,7 +298,7 @@ export class Sequencer {
       const state = withPositions(this.#state, positions);
       this.#ensureState(state);
       this.#state = state;
-      this.#current!.writePositions(positions, state, this.#durableLsn, this.#dirtySince === undefined, this.#now());
+      this.#current!.writePositions(positions, state, this.#durableLsn, this.#clean, this.#now());
       this.#dirtySince ??= this.#host.now();
       return state;
     });
@@ -371,7 +385,7 @@ export class Sequencer {
     this.#guard(() => {
       this.#drain();
       if (this.#current === undefined) return;
-      if (this.#dirtySince !== undefined) this.#sync();
+      if (!this.#clean) this.#sync();
       if (this.#current.growing) this.#endGrowing();
       this.#sealIfRoom();
       this.#current.close();
@@ -383,6 +397,12 @@ export class Sequencer {
   }
 
   #closeFile(): void {
+    try {
+      // The number of a file that is closed may be another file's by the time the syncer uses it.
+      if (this.#syncing !== undefined) this.#host.syncer!.finish();
+    } catch {
+      // As below.
+    }
     try {
       this.#current?.close();
     } catch {
@@ -469,6 +489,7 @@ export class Sequencer {
     const offset = ring.descriptors[at + Descriptor.offset];
     const bytes = ring.descriptors[at + Descriptor.bytes];
     let flags = ring.descriptors[at + Descriptor.flags];
+    const wantsLess = (flags & (FrameFlag.WantsMemory | FrameFlag.WantsOs)) !== 0;
     // A producer of which nobody waits for more than memory still wants to know when it has nothing in flight.
     if ((flags & (FrameFlag.WantsOs | FrameFlag.WantsDisk)) === 0) flags |= FrameFlag.WantsOs;
     const { view, data } = ring;
@@ -483,8 +504,9 @@ export class Sequencer {
       this.#beforeGroup = { mark: current.mark(), firstLsn: this.#nextLsn, recordBytes: this.#recordBytes };
     }
     const now = this.#now();
+    if (wantsLess) this.#policy.wantedLess(now);
     const { salt, endOffset } = current.info;
-    const first = this.#group.frames === 0 && this.#dirtySince === undefined;
+    const first = this.#group.frames === 0 && this.#clean;
     const crc = writeSequencerFields(
       view,
       data,
@@ -549,29 +571,87 @@ export class Sequencer {
     this.#wakeWaiting(FrameFlag.WantsOs, true);
   }
 
+  /** Everything written is durable when this returns. */
   #sync(): void {
+    this.#awaitSyncer();
+    const before = performance.now();
     // From here on `#dirtySince` is wrong if the sync throws; the log is poisoned then, and nobody looks.
     this.#current?.sync();
+    this.#policy.observe(performance.now() - before);
     this.#control.add(Counter.syncs, 1);
     this.#nowDurable();
   }
 
+  /**
+   * As {@link #sync}, or begins it: then the log goes on being written, at the lower levels, and `synced` moves once it is
+   * over. The syncer has the file until then: it is not sealed, nor closed, nor synced by anybody else before that.
+   */
+  #syncSoon(): void {
+    if (this.#syncing !== undefined) {
+      this.#syncWanted = true;
+      return;
+    }
+    const { syncer } = this.#host;
+    const handOver = syncer !== undefined && this.#policy.handsOver(this.#host.now());
+    if (!handOver || !syncer.begin(this.#current!.file)) return this.#sync();
+    // What is written from here on, this sync may have missed.
+    this.#syncing = { lsn: this.#nextLsn - 1, recordBytes: this.#recordBytes };
+    this.#syncWanted = false;
+    this.#dirtySince = undefined;
+    for (const member of this.#members) member.syncing = member.unsynced;
+  }
+
+  /** Takes note if the syncer is done. Returns whether it was. */
+  #takeSynced(): boolean {
+    if (!this.#syncerDone((syncer) => syncer.over())) return false;
+    if (this.#syncWanted) this.#syncSoon();
+    return true;
+  }
+
+  #awaitSyncer(): void {
+    if (this.#syncing !== undefined) this.#syncerDone((syncer) => syncer.finish());
+    this.#syncWanted = false;
+  }
+
+  #syncerDone(ask: (syncer: Syncer) => number | undefined): boolean {
+    const { lsn, recordBytes } = this.#syncing!;
+    const ms = ask(this.#host.syncer!);
+    if (ms === undefined) return false;
+    this.#syncing = undefined;
+    this.#policy.observe(ms);
+    this.#control.add(Counter.syncs, 1);
+    this.#durableUpTo(lsn, recordBytes, (member) => member.syncing);
+    return true;
+  }
+
   #nowDurable(): void {
     this.#dirtySince = undefined;
-    this.#durableLsn = this.#nextLsn - 1;
-    this.#publish(Level.Disk);
+    this.#durableUpTo(this.#nextLsn - 1, this.#recordBytes, (member) => member.unsynced);
+  }
+
+  #durableUpTo(lsn: number, recordBytes: number, framesOf: (member: Member) => number): void {
+    this.#durableLsn = lsn;
+    this.#control.publishCommit(Level.Disk, lsn, recordBytes, this.#host.now());
     for (const member of this.#members) {
-      member.ring.advance(RingSlot.synced, member.unsynced);
-      member.unsynced = 0;
+      const frames = framesOf(member);
+      member.ring.advance(RingSlot.synced, frames);
+      member.unsynced -= frames;
+      member.syncing = 0;
     }
     this.#announce(Level.Disk);
     this.#wakeWaiting(FrameFlag.WantsDisk);
   }
 
+  /** Everything that was written is known to be on stable storage. */
+  get #clean(): boolean {
+    return this.#dirtySince === undefined && this.#syncing === undefined;
+  }
+
   #wakeWaiting(flag: number, space = false): void {
     for (const member of this.#members) {
       if ((member.waiting & flag) === 0 && !(space && member.wantsSpace)) continue;
-      member.waiting &= ~flag;
+      // A sync that was begun before its newest frames leaves somebody waiting.
+      if (flag !== FrameFlag.WantsDisk || member.unsynced === 0) member.waiting &= ~flag;
       member.wake();
     }
   }
@@ -672,6 +752,7 @@ export class Sequencer {
   }
 
   #sealCurrent(): void {
+    this.#awaitSyncer();
     const current = this.#current!;
     current.seal(this.#now());
     current.trim();

@@ -81,6 +81,10 @@ class NodeFile implements StorageFile {
     this.#writesAreSynced = writesAreSynced;
   }
 
+  get descriptor(): number | undefined {
+    return this.#writesAreSynced ? undefined : this.#fd;
+  }
+
   size(): number {
     return fs.fstatSync(this.#fd).size;
   }

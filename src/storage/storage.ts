@@ -19,6 +19,8 @@ export interface Storage {
 
 export interface StorageFile {
   readonly name: string;
+  /** For another thread of this process that is to call fdatasync; undefined where that is not all there is to it. */
+  readonly descriptor?: number | undefined;
   size(): number;
   /** Fills `target` from `position` on and returns how many bytes there were: fewer only at the end of the file. */
   read(target: Uint8Array, position: number): number;

@@ -5,6 +5,7 @@ import { finish } from '../../src/recovery/survey.js';
 import { Control } from '../../src/ring/control.js';
 import { Member } from '../../src/sequencer/member.js';
 import { Sequencer } from '../../src/sequencer/sequencer.js';
+import type { Syncer } from '../../src/sequencer/syncer.js';
 import { Random } from './random.js';
 import { readAll } from './reading.js';
 import { idOf } from './records.js';
@@ -19,6 +20,7 @@ export interface LogOptions {
   flushIntervalMs?: number;
   mode?: RecoveryMode;
   producers?: number;
+  syncer?: Syncer;
 }
 
 /** Numbers of records, unique on each disk, so that the same test does the same every time. */
@@ -55,13 +57,14 @@ export class SimulatedLog {
       wantSpare: () => this.spareWanted++,
       forgotten: () => this.forgotten++,
       rotated: () => undefined,
+      syncer: options.syncer,
     };
     const { flushIntervalMs = 0 } = options;
     this.sequencer = new Sequencer(
       disk,
       this.control,
       host,
-      { segmentBytes, flushIntervalMs, growAbove: 0 },
+      { segmentBytes, flushIntervalMs, growAbove: 0, handOverAboveMs: 0 },
       this.recovered,
     );
     this.producers = Array.from({ length: producers }, (_, id) => new RingProducer(id, 64 * 1024));
