@@ -38,7 +38,7 @@ const VERDICTS: Record<VerifyReport['verdict'], string> = {
 };
 
 export function describe(report: VerifyReport, seconds: number): string {
-  const { verdict, segments, records, firstLsn, lastLsn, damage, lost, encrypted, unchecked } = report;
+  const { verdict, segments, records, firstLsn, lastLsn, damage, lost, encrypted, unchecked = 0 } = report;
   const range = records === 0 ? '' : ` (LSN ${firstLsn} to ${lastLsn})`;
   const places = damage.map(
     ({ segment, offset, lsn, reason }) => `  ${segment} at byte ${count(offset)}, LSN ${lsn}: ${reason}\n`,

@@ -45,13 +45,13 @@ export interface VerifyReport {
   damage: Damage[];
   /** LSNs that an earlier repair gave up: the log is sound, and they are not in it. */
   lost: { firstLsn: Lsn; lastLsn: Lsn }[];
-  /** Whether the log is encrypted. */
-  encrypted: boolean;
+  /** The log is encrypted. Absent when it is not. */
+  encrypted?: true;
   /**
    * Of the records, those that hold by their checksums and could not be looked at: no key was given, or this Node.js lacks
-   * the codec.
+   * the codec. Absent when there are none.
    */
-  unchecked: number;
+  unchecked?: number;
 }
 
 /**
@@ -221,6 +221,8 @@ function report(checked: Checked[]): VerifyReport {
   });
   const readable = kept.map(({ findings }) => findings).filter((findings) => findings.records > 0);
   const torn = kept.some(({ findings }) => findings.torn);
+  const encrypted = kept.some(({ findings }) => findings.state?.encryption !== undefined);
+  const unchecked = readable.reduce((sum, findings) => sum + findings.unchecked, 0);
   return {
     verdict: damage.length > 0 ? 'corrupt' : torn ? 'torn-tail' : 'clean',
     segments: kept.length,
@@ -229,8 +231,8 @@ function report(checked: Checked[]): VerifyReport {
     lastLsn: readable[readable.length - 1]?.lastLsn ?? 0,
     damage,
     lost: kept.flatMap(({ findings }) => findings.lost),
-    encrypted: kept.some(({ findings }) => findings.state?.encryption !== undefined),
-    unchecked: readable.reduce((sum, { unchecked }) => sum + unchecked, 0),
+    ...(encrypted && { encrypted }),
+    ...(unchecked > 0 && { unchecked }),
   };
 }
 
