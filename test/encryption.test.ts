@@ -15,7 +15,7 @@ import {
 } from 'ringwal';
 import t from 'tap';
 import { Field } from '../src/format/frame.js';
-import { forge, recordFrames } from './forging.js';
+import { changeUnseen, forge, recordFrames } from './forging.js';
 import {
   collect,
   failsWith,
@@ -326,9 +326,7 @@ t.test('a frame that is not authentic is damage for verify, and repair puts a ga
     const directory = await logWith(t, records);
     const [file] = filesOf(directory);
     const frame = recordFrames(file)[which];
-    forge(file, (bytes) => {
-      bytes[frame.offset + 64 + 30] ^= 1;
-    });
+    changeUnseen(file, frame.offset + 64 + 30);
     t.match(await verifyLog(directory), { verdict: 'clean', unchecked: 4 }, 'only the key tells');
     const report: VerifyReport = await verifyLog(directory, { encryptionKey: KEY });
     t.match(report, { verdict: 'corrupt', records: 3 });
@@ -344,6 +342,18 @@ t.test('a frame that is not authentic is damage for verify, and repair puts a ga
     t.equal(await wal.append('five'), 5);
     await wal.close();
   }
+});
+
+t.test('what stands behind a frame that was exchanged is not authentic either: the chain is', async (t) => {
+  const directory = await logWith(t, ['one', 'two', 'three', 'four']);
+  const [file] = filesOf(directory);
+  const frame = recordFrames(file)[1];
+  forge(file, (bytes) => {
+    bytes[frame.offset + 64 + 30] ^= 1;
+  });
+  const wal = await openLog(t, { readOnly: true, encryptionKey: KEY }, directory);
+  t.same(payloads([await wal.get(1)]), ['one']);
+  for (const lsn of [2, 3]) await failsWith(t, 'ERR_WAL_CORRUPT', wal.get(lsn));
 });
 
 t.test('frames that change places, or logs, are not authentic', async (t) => {
