@@ -1,6 +1,8 @@
 export type { CommitEvent } from './coordinator/commits.js';
 export type { OpenOptions } from './coordinator/options.js';
 export { WAL_ERROR_CODES, WalError, type WalErrorCode } from './errors.js';
+export type { CodecName } from './format/codec.js';
+export type { EncryptionKey, KeyFunction, NumberedKey } from './format/key-ring.js';
 export type { RecoverTarget, Replayed, ReplayHandler, ReplayOperation } from './kv/replay.js';
 export type { AppendOptions, BatchOperation } from './producer/arguments.js';
 export { connect, type Producer, type ProducerHandle } from './producer/connect.js';

@@ -5,6 +5,7 @@ import { Coordinator } from './coordinator/coordinator.js';
 import { GuardedEmitter } from './coordinator/guarded-emitter.js';
 import { type OpenOptions, type ResolvedOptions, resolveOptions } from './coordinator/options.js';
 import { invalidArgument, WalError } from './errors.js';
+import { KeyRing } from './format/key-ring.js';
 import { LEVEL_NAMES, Level, levelNumber } from './format/levels.js';
 import type { LogState } from './format/state.js';
 import {
@@ -42,6 +43,7 @@ import { openError, type Recovered, type RecoveryReport } from './recovery/recov
 import { salvageLog } from './recovery/salvage.js';
 import { Counter } from './ring/control.js';
 import { LOCK_NAME, segmentIdOf } from './segments/names.js';
+import { newestHeader } from './segments/read-segment.js';
 import { NodeStorage, syncDirectory } from './storage/node-storage.js';
 import type { SubscribeOptions, Subscription } from './subscriptions/subscription.js';
 import { type SubscriptionStats, Subscriptions } from './subscriptions/subscriptions.js';
@@ -166,6 +168,7 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     options: ResolvedOptions,
     source: Coordinator | Recovered,
     files = nodeFiles(directory),
+    keys = new KeyRing(undefined),
   ) {
     super();
     this.directory = directory;
@@ -174,7 +177,7 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     this.recovery = source.report;
     if (!(source instanceof Coordinator)) {
       this.#recovered = source;
-      this.#source = new FilesSource(directory, catalog, source);
+      this.#source = new FilesSource(directory, catalog, source, keys);
       return;
     }
     this.#coordinator = source;
@@ -215,12 +218,15 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     async function openReadOnly(at: string, how: ResolvedOptions): Promise<WriteAheadLog> {
       const startedAt = performance.now();
       const storage = new NodeStorage(at);
+      const keys = new KeyRing(how.keySource);
+      const header = newestHeader(storage);
+      if (header !== undefined) await keys.unlock(header.logId, header.state.encryption);
       const { recovered, view } =
         how.recoveryMode === 'salvage'
-          ? await salvageLog(storage, how.onProgress, how.signal)
+          ? await salvageLog(storage, how.onProgress, how.signal, keys)
           : { recovered: await inspectLive(storage, how.recoveryMode), view: undefined };
       recovered.report.durationMs = performance.now() - startedAt;
-      return new WriteAheadLog(at, how, recovered, view && filesOf(view));
+      return new WriteAheadLog(at, how, recovered, view && filesOf(view), keys);
     }
   }
 

@@ -36,6 +36,7 @@ t.test('wrong types and ranges of every option of open', async (t) => {
     frameBytes: [0, 1, 1.5, '1', 2 ** 40],
     encoders: [0, -1, 1.5, 'many', 1000],
     compression: ['lzma', 1],
+    encryptionKey: [1, 'x'.repeat(32), null, {}, new Uint8Array(31), new Uint8Array(33), new Uint8Array(0)],
     syncMethod: ['fsync', 1, true],
     flushIntervalMs: [-1, 0.5, '1', Number.NaN],
     recoveryMode: ['lenient', 1],

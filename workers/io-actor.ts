@@ -65,8 +65,11 @@ function start(recovered: Recovered): Sequencer {
       post({ op: 'rotated', current, sealed }),
     syncer: new ActorSyncer(data.sync, () => post({ op: 'wantSyncer' })),
   };
-  const { segmentBytes, flushIntervalMs } = data;
-  const sequencer = new Sequencer(storage, control, host, { segmentBytes, flushIntervalMs }, recovered);
+  const { segmentBytes, flushIntervalMs, encryption } = data;
+  const options = { segmentBytes, flushIntervalMs, key: encryption?.key };
+  // The opening thread made an id for a new log: the key's check value is bound to it.
+  const start = { ...recovered, logId: recovered.logId ?? encryption?.logId };
+  const sequencer = new Sequencer(storage, control, host, options, start);
   sequencer.addMember(new Member(OPENER, new Ring(data.ring), () => post({ op: 'wake' })));
   return sequencer;
 }
@@ -79,7 +82,8 @@ function perform(sequencer: Sequencer, request: ActorRequest): unknown {
     case 'sync':
       return sequencer.sync();
     case 'rotate':
-      return sequencer.rotate();
+      sequencer.rotate(request.key);
+      return sequencer.state;
     case 'checkpoint':
       return sequencer.updateState((state) => ({ ...state, checkpoint: Math.max(state.checkpoint, request.lsn) }));
     case 'cleanup':
@@ -169,7 +173,8 @@ function run(sequencer: Sequencer): void {
 try {
   const recovered = recover();
   const sequencer = start(recovered);
-  const { report, state, obsolete } = recovered;
+  const { report, obsolete } = recovered;
+  const { state } = sequencer;
   // At hand before the first record: also a full disk has room for a segment then, to note a clean-up in, say.
   const spare = leftSpare(storage, recovered.spares, data.segmentBytes);
   if (spare !== undefined) sequencer.addSpare(spare);

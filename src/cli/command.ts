@@ -33,6 +33,11 @@ export interface Command {
 }
 
 const COMMON: Record<string, OptionSpec> = {
+  'key-file': {
+    type: 'string',
+    value: 'FILE',
+    help: 'the key of an encrypted log: 32 bytes, or 64 hexadecimal digits',
+  },
   json: { type: 'boolean', help: 'print JSON for programs to read' },
   help: { type: 'boolean', help: 'print this and exit' },
 };

@@ -1,5 +1,6 @@
 import { WriteAheadLog } from '../wal.js';
 import { type Command, oneOf, wholeNumber } from './command.js';
+import { keyFrom } from './key-file.js';
 import { Progress } from './progress.js';
 import { ENCODINGS, recordLine } from './record-line.js';
 
@@ -22,7 +23,7 @@ export const dump: Command = {
     const to = wholeNumber(values, 'to', 0) ?? Number.MAX_SAFE_INTEGER;
     let left = wholeNumber(values, 'limit', 0) ?? Number.MAX_SAFE_INTEGER;
     const encoding = oneOf(values, 'encoding', ENCODINGS, 'utf8');
-    const log = await WriteAheadLog.open(directory, { readOnly: true });
+    const log = await WriteAheadLog.open(directory, { readOnly: true, encryptionKey: keyFrom(values) });
     try {
       if (left === 0) return 0;
       // What is written meanwhile is left out: beside a busy writer there would be no end.

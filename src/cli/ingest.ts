@@ -1,8 +1,10 @@
 import fs from 'node:fs';
+import { CODEC_NAMES } from '../format/codec.js';
 import type { Durability } from '../types.js';
 import { type Command, oneOf, UsageError, wholeNumber } from './command.js';
 import { count, rate, size } from './figures.js';
 import { bytesOf, type IngestSummary, ingestLines } from './ingest-lines.js';
+import { keyFrom } from './key-file.js';
 import { STDIN } from './line-blocks.js';
 import { Progress } from './progress.js';
 
@@ -22,6 +24,7 @@ export const ingest: Command = {
     producers: { type: 'string', value: 'N', help: 'producer threads (default: 4)' },
     durability: { type: 'string', value: 'LEVEL', help: 'memory, os or disk (default: disk)' },
     acks: { type: 'string', value: 'FILE', help: 'append {"lsn":...,"sha256":...} to FILE per acknowledged record' },
+    compression: { type: 'string', value: 'NAME', help: 'none, brotli, deflate or zstd (default: none)' },
     'segment-bytes': { type: 'string', value: 'N', help: 'size of a segment file (default: 64 MiB)' },
     'ring-bytes': { type: 'string', value: 'N', help: 'shared memory per producer (default: 16 MiB)' },
   },
@@ -34,6 +37,8 @@ export const ingest: Command = {
       log: definedOnly({
         segmentBytes: wholeNumber(values, 'segment-bytes', 1),
         ringBytes: wholeNumber(values, 'ring-bytes', 1),
+        compression: oneOf(values, 'compression', CODEC_NAMES, 'none'),
+        encryptionKey: keyFrom(values),
       }),
       acks: values.acks as string | undefined,
     };

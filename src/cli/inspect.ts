@@ -1,17 +1,19 @@
 import fs from 'node:fs';
 import { toPlainError, WalError } from '../errors.js';
+import { type EncryptionKey, KeyRing, keySourceOf } from '../format/key-ring.js';
 import { FORMAT_VERSION, type SegmentHeader } from '../format/segment-header.js';
-import type { LogState } from '../format/state.js';
+import type { EncryptionState, LogState } from '../format/state.js';
 import { inspectLive } from '../recovery/inspect-live.js';
 import { openError, type RecoveryReport } from '../recovery/recover.js';
 import { chainOf, lastLsnOf } from '../segments/chain.js';
 import { LOCK_NAME, segmentIdOf, segmentName } from '../segments/names.js';
-import { readContent, readHeader, withFile } from '../segments/read-segment.js';
+import { newestHeader, readContent, readHeader, withFile } from '../segments/read-segment.js';
 import { NodeStorage } from '../storage/node-storage.js';
 import type { Storage } from '../storage/storage.js';
 import type { Lsn } from '../types.js';
 import type { Command } from './command.js';
 import { plural, size, table } from './figures.js';
+import { keyFrom } from './key-file.js';
 
 interface InspectedSegment {
   file: string;
@@ -38,6 +40,8 @@ interface Inspection {
   checkpoint: Lsn;
   segments: InspectedSegment[];
   subscriptions: { name: string; acknowledged: Lsn; lag: number }[];
+  /** Null when the log is not encrypted. */
+  encryption: { currentKey: number; keys: number[] } | null;
   /** What opening the log would find. */
   recovery: RecoveryReport | Corruption;
 }
@@ -52,17 +56,23 @@ export const inspect: Command = {
   options: {},
   positionals: { least: 1, most: 1 },
   async run({ positionals: [directory], values, out }) {
-    const inspection = await inspectDirectory(directory);
+    const inspection = await inspectDirectory(directory, keyFrom(values));
     await out.write(values.json === true ? `${JSON.stringify(inspection)}\n` : describe(inspection));
     return 0;
   },
 };
 
-async function inspectDirectory(directory: string): Promise<Inspection> {
+async function inspectDirectory(directory: string, key: EncryptionKey | undefined): Promise<Inspection> {
   const storage = new NodeStorage(directory);
   try {
     if (!holdsLog(directory)) throw new WalError('ERR_WAL_NOT_FOUND', `There is no log in ${directory}.`);
-    return await inspectStorage(storage, directory);
+    const inspection = await inspectStorage(storage, directory);
+    // It needs none; but whoever gives one wants to know whether it is the right one.
+    const header = newestHeader(storage);
+    if (key !== undefined && header !== undefined) {
+      await new KeyRing(keySourceOf(key)).unlock(header.logId, header.state.encryption);
+    }
+    return inspection;
   } catch (error) {
     throw openError(error, directory);
   }
@@ -96,8 +106,13 @@ async function inspectStorage(storage: Storage, directory: string): Promise<Insp
       acknowledged,
       lag: lastLsn - acknowledged,
     })),
+    encryption: state?.encryption === undefined ? null : describeKeys(state.encryption),
     recovery: await whatRecoverySays(storage, directory),
   };
+}
+
+function describeKeys({ current, keys }: EncryptionState): NonNullable<Inspection['encryption']> {
+  return { currentKey: current, keys: Object.keys(keys).map(Number) };
 }
 
 /** The files of the log, and their headers as far as they can be read: that they cannot is recovery's to say. */
@@ -148,7 +163,15 @@ async function whatRecoverySays(storage: Storage, directory: string): Promise<Re
   }
 }
 
-function describe({ logId, formatVersion, checkpoint, segments, subscriptions, recovery }: Inspection): string {
+function describe({
+  logId,
+  formatVersion,
+  checkpoint,
+  segments,
+  subscriptions,
+  encryption,
+  recovery,
+}: Inspection): string {
   const rows = segments.map(({ file, firstLsn, lastLsn, bytes, state }) => [
     file,
     firstLsn ?? '?',
@@ -159,6 +182,9 @@ function describe({ logId, formatVersion, checkpoint, segments, subscriptions, r
   const readers = subscriptions.map(({ name, acknowledged, lag }) => [name, acknowledged, lag]);
   return [
     `log ${logId ?? '(nothing written yet)'}, format ${formatVersion}, checkpoint at LSN ${checkpoint}\n`,
+    encryption === null
+      ? ''
+      : `encrypted, with key ${encryption.currentKey} now (known: ${encryption.keys.join(', ')})\n`,
     `\n${plural(segments.length, 'segment')}\n`,
     rows.length > 0 ? table(['file', 'first LSN', 'last LSN', 'size', 'state'], rows) : '',
     readers.length > 0 ? `\n${plural(readers.length, 'subscription')}\n` : '',

@@ -1,6 +1,7 @@
 import { type RepairReport, repairLog } from '../upkeep/repair-log.js';
 import type { Command } from './command.js';
 import { count, plural } from './figures.js';
+import { keyFrom } from './key-file.js';
 import { Progress } from './progress.js';
 
 export const repair: Command = {
@@ -18,6 +19,7 @@ export const repair: Command = {
     let progress: Progress | undefined;
     const report = await repairLog(directory, {
       dryRun,
+      encryptionKey: keyFrom(values),
       onProgress: ({ bytes, totalBytes, records }) => {
         progress ??= new Progress(totalBytes);
         progress.update(bytes, records);

@@ -1,6 +1,7 @@
 import type { Durability } from '../types.js';
 import { WriteAheadLog } from '../wal.js';
 import { type Command, oneOf, wholeNumber } from './command.js';
+import { keyFrom } from './key-file.js';
 import { ENCODINGS, recordLine } from './record-line.js';
 
 const LEVELS: readonly Durability[] = ['disk', 'os'];
@@ -27,7 +28,7 @@ export const tail: Command = {
     process.on('SIGINT', leave).on('SIGTERM', leave);
     out.closed.addEventListener('abort', leave);
     try {
-      const log = await WriteAheadLog.open(directory, { readOnly: true });
+      const log = await WriteAheadLog.open(directory, { readOnly: true, encryptionKey: keyFrom(values) });
       try {
         for await (const records of log.read({ from, follow: true, level, signal: stop.signal }).batches()) {
           await out.write(records.map((record) => recordLine(record, encoding)).join(''));

@@ -1,14 +1,18 @@
 import { WriteAheadLog } from '../wal.js';
-import { type Command, UsageError } from './command.js';
+import { type Command, type CommandInput, UsageError } from './command.js';
 import { plural, size } from './figures.js';
+import { keyFrom } from './key-file.js';
 import { recoveryProgress } from './progress.js';
 
 /** Opens a log that exists and that nobody else has open, for a moment. */
-async function withLog<T>(directory: string, work: (log: WriteAheadLog) => Promise<T>): Promise<T> {
+async function withLog<T>(
+  directory: string,
+  values: CommandInput['values'],
+  work: (log: WriteAheadLog) => Promise<T>,
+): Promise<T> {
   const { onProgress, clear } = recoveryProgress();
-  const log = await WriteAheadLog.open(directory, { createIfMissing: false, autoCleanup: false, onProgress }).finally(
-    clear,
-  );
+  const options = { createIfMissing: false, autoCleanup: false, encryptionKey: keyFrom(values), onProgress };
+  const log = await WriteAheadLog.open(directory, options).finally(clear);
   try {
     return await work(log);
   } finally {
@@ -27,7 +31,7 @@ export const checkpoint: Command = {
   async run({ positionals: [directory, text], values, out }) {
     const lsn = /^\d+$/.test(text) ? Number(text) : Number.NaN;
     if (!Number.isSafeInteger(lsn)) throw new UsageError(`ringwal: LSN must be a whole number, not '${text}'.`);
-    const lastLsn = await withLog(directory, async (log) => {
+    const lastLsn = await withLog(directory, values, async (log) => {
       await log.checkpoint(lsn);
       return log.watermark('disk');
     });
@@ -49,7 +53,7 @@ export const cleanup: Command = {
   options: {},
   positionals: { least: 1, most: 1 },
   async run({ positionals: [directory], values, out }) {
-    const result = await withLog(directory, (log) => log.cleanup());
+    const result = await withLog(directory, values, (log) => log.cleanup());
     await out.write(
       values.json === true
         ? `${JSON.stringify(result)}\n`

@@ -1,11 +1,17 @@
+import { randomBytes } from 'node:crypto';
 import { BroadcastChannel } from 'node:worker_threads';
 import { WalError } from '../errors.js';
+import { Codec } from '../format/codec.js';
+import { makeRingKey, type RingKey, SALT_BYTES } from '../format/encryption.js';
+import { COMPRESS_BYTES } from '../format/frame-payload.js';
+import { type ActorKey, KeyRing, type WritingKey } from '../format/key-ring.js';
 import { Level } from '../format/levels.js';
 import type { IndexEntry } from '../format/seal.js';
 import type { LogState, Positions } from '../format/state.js';
 import { Appender, type AppenderOptions } from '../producer/appender.js';
 import { closedError } from '../producer/arguments.js';
-import { makeHandle, type ProducerHandle } from '../producer/connect.js';
+import { makeHandle, type ProducerHandle, type ProducerMessage } from '../producer/connect.js';
+import type { FrameEncoding } from '../producer/encode-in-ring.js';
 import { expectLifeLine, forgetLifeLine } from '../producer/life-line.js';
 import { onAbort } from '../producer/on-abort.js';
 import { RecordWriter } from '../producer/producer.js';
@@ -15,11 +21,13 @@ import type { RecoveryReport } from '../recovery/recover.js';
 import { Control, Counter, LogPhase } from '../ring/control.js';
 import { Ring } from '../ring/ring.js';
 import type { Spare } from '../segments/prepare.js';
+import { newestHeader } from '../segments/read-segment.js';
 import type { Retired } from '../segments/retire.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
+import { NodeStorage } from '../storage/node-storage.js';
 import { ActorLink } from './actor-link.js';
 import { type CommitEvent, Commits } from './commits.js';
-import { POOL_FRAME_BYTES } from './encode-frame.js';
+import { POOL_ENCRYPT_BYTES, POOL_FRAME_BYTES } from './encode-frame.js';
 import { DirectoryLock } from './lock.js';
 import type { ActorReady } from './messages.js';
 import type { ResolvedOptions } from './options.js';
@@ -60,6 +68,10 @@ export class Coordinator {
     trouble: ignore,
   };
   readonly #appenderOptions: AppenderOptions;
+  readonly #keys: KeyRing;
+  readonly #logId: Uint8Array;
+  /** What the log is written with; undefined when it is not encrypted. */
+  #key: WritingKey | undefined;
   /** Channels of the producers in other threads, by the id of their ring. */
   readonly #channels = new Map<number, string>();
   /** Frames on their way through the pool. */
@@ -84,6 +96,9 @@ export class Coordinator {
       const syncer = new SyncerLink(control);
       const ring = Ring.allocate(options.ringBytes);
       const { segmentBytes, flushIntervalMs, syncMethod, recoveryMode, signal } = options;
+      // First of all: with the wrong key nothing is read, and nothing touched.
+      const { keys, logId, key } = await takeKeys(directory, options);
+      signal?.throwIfAborted();
       const data = {
         directory,
         control: control.memory,
@@ -93,9 +108,10 @@ export class Coordinator {
         flushIntervalMs,
         syncMethod,
         recoveryMode,
+        encryption: key && { logId, key: actorKey(key) },
       };
       const { link, ready } = await ActorLink.start(control, data, signal, options.onProgress);
-      return new Coordinator(directory, options, lock, control, ring, link, syncer, ready);
+      return new Coordinator(directory, options, lock, control, ring, link, syncer, ready, { keys, logId, key });
     } catch (error) {
       lock.release();
       throw error;
@@ -111,10 +127,14 @@ export class Coordinator {
     link: ActorLink,
     syncer: SyncerLink,
     ready: ActorReady,
+    { keys, logId, key }: LogKeys,
   ) {
     this.#directory = directory;
     this.#options = options;
     this.#lock = lock;
+    this.#keys = keys;
+    this.#logId = logId;
+    this.#key = key;
     this.#link = link;
     this.#syncer = syncer;
     this.control = control;
@@ -132,9 +152,9 @@ export class Coordinator {
     const { maxRecordBytes, segmentBytes } = options;
     // A frame lies in one segment: small segments want small frames, to be filled well and not to be outgrown.
     const frameBytes = Math.min(options.frameBytes, segmentBytes / 4);
-    this.#appenderOptions = { frameBytes, maxRecordBytes, encodeBytes: POOL_FRAME_BYTES };
-    this.appender = new Appender(ring, control, this.#appenderOptions, {
-      encode: (frame) => this.#encode(ring, frame),
+    this.#appenderOptions = { ...howToEncode(options), frameBytes, maxRecordBytes };
+    this.appender = new Appender(ring, control, this.#ringOptions(), {
+      encode: (frame, how) => this.#encode(ring, frame, how),
       hold: (busy) => link.hold('appends', busy),
       idle: () => this.#idle(),
       backpressure: (waiting) => this.#listener.backpressure(waiting),
@@ -171,6 +191,7 @@ export class Coordinator {
     this.#catalog = catalog;
     return {
       catalog,
+      keys: this.#keys,
       low: () => this.#state.low,
       promised: os,
       readable: async () => os(),
@@ -214,8 +235,30 @@ export class Coordinator {
     return this.#pool.exclusively(async () => {
       await this.appender.flushed();
       await Promise.all(this.#encoding);
-      await this.#link.request({ op: 'rotate' });
+      const key = await this.#keys.forWriting(this.#logId, this.#state.encryption);
+      this.#state = await this.#link.request<LogState>({ op: 'rotate', key: key && actorKey(key) });
+      if (key !== undefined && key.id !== this.#key?.id) this.#writeWith(key);
     });
+  }
+
+  /** The log knows the key by now, durably. Frames that were encrypted before are as good as ever: each names its key. */
+  #writeWith(key: WritingKey): void {
+    this.#key = key;
+    this.appender.setKey(this.#ringKey()!);
+    for (const name of this.#channels.values()) {
+      const channel = new BroadcastChannel(name);
+      channel.postMessage({ key: this.#ringKey()! } satisfies ProducerMessage);
+      channel.close();
+    }
+  }
+
+  /** For one ring alone, whose counter begins anew with it. */
+  #ringKey(): RingKey | undefined {
+    return this.#key && makeRingKey(this.#key.id, this.#key.key, randomBytes(SALT_BYTES));
+  }
+
+  #ringOptions(): AppenderOptions {
+    return { ...this.#appenderOptions, key: this.#ringKey() };
   }
 
   checkpoint(lsn: number): Promise<void> {
@@ -277,7 +320,7 @@ export class Coordinator {
 
   producer(): ProducerHandle {
     const ring = Ring.allocate(this.#options.ringBytes);
-    const handle = makeHandle(ring, this.control, this.#options.level, this.#appenderOptions);
+    const handle = makeHandle(ring, this.control, this.#options.level, this.#ringOptions());
     const id = this.#nextRing++;
     this.#channels.set(id, handle.channel);
     expectLifeLine(handle.channel, () => {
@@ -302,8 +345,8 @@ export class Coordinator {
     if (failure !== undefined) throw failure;
   }
 
-  #encode(ring: Ring, frame: number): void {
-    const done = this.#pool.encode(ring, this.control, frame);
+  #encode(ring: Ring, frame: number, how: () => FrameEncoding | undefined): void {
+    const done = this.#pool.encode(ring, this.control, frame, how);
     this.#encoding.add(done);
     void done.finally(() => this.#encoding.delete(done));
   }
@@ -381,6 +424,35 @@ export class Coordinator {
 }
 
 function ignore(): void {}
+
+interface LogKeys {
+  keys: KeyRing;
+  /** Of a log that has no segment yet: the one that it will have. */
+  logId: Uint8Array;
+  key: WritingKey | undefined;
+}
+
+/** The keys of a log that is about to be opened for writing. `ERR_WAL_KEY` when they are not the right ones. */
+async function takeKeys(directory: string, options: ResolvedOptions): Promise<LogKeys> {
+  const keys = new KeyRing(options.keySource);
+  const header = newestHeader(new NodeStorage(directory));
+  const logId = header?.logId ?? randomBytes(16);
+  const encryption = header?.state.encryption;
+  await keys.unlock(logId, encryption);
+  return { keys, logId, key: await keys.forWriting(logId, encryption) };
+}
+
+function actorKey({ id, checkValue, headerKey }: WritingKey): ActorKey {
+  return { id, checkValue, headerKey };
+}
+
+/** A frame that is to be compressed is worth waiting for: the larger, the smaller it gets. */
+const COMPRESSED_PUBLISH_BYTES = 64 * 1024;
+
+function howToEncode({ codec, keySource }: ResolvedOptions) {
+  if (codec !== Codec.None) return { codec, encodeBytes: COMPRESS_BYTES, publishBytes: COMPRESSED_PUBLISH_BYTES };
+  return { codec, encodeBytes: keySource === undefined ? POOL_FRAME_BYTES : POOL_ENCRYPT_BYTES };
+}
 
 /** Resolves once the promise does; rejects with the reason of a signal that fires before. */
 function either(promise: Promise<void>, signal: AbortSignal | undefined): Promise<void> {

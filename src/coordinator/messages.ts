@@ -1,10 +1,12 @@
 import type { PlainError } from '../errors.js';
+import type { ActorKey } from '../format/key-ring.js';
 import type { LogState, Positions } from '../format/state.js';
 import type { RecoveryMode, RecoveryReport } from '../recovery/recover.js';
 import type { SurveyProgress as RecoveryProgress } from '../recovery/survey.js';
 import type { Spare } from '../segments/prepare.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
 import type { SyncMethod } from '../storage/node-storage.js';
+import type { PoolEncoding } from './encode-frame.js';
 
 /** What the opening thread and the I/O actor say to each other. Records never travel this way. */
 
@@ -17,10 +19,13 @@ export interface ActorData {
   flushIntervalMs: number;
   syncMethod: SyncMethod;
   recoveryMode: RecoveryMode;
+  /** Undefined: the log is not encrypted. */
+  encryption: { logId: Uint8Array; key: ActorKey } | undefined;
 }
 
 export type ActorRequest =
-  | { op: 'sync' | 'rotate' | 'cleanup' | 'close' }
+  | { op: 'sync' | 'cleanup' | 'close' }
+  | { op: 'rotate'; key: ActorKey | undefined }
   | { op: 'checkpoint' | 'truncateAfter'; lsn: number }
   | { op: 'positions'; positions: Positions }
   | { op: 'liveIndex'; segmentId: number }
@@ -58,6 +63,7 @@ export interface EncodeTask {
   ring: SharedArrayBuffer;
   control: SharedArrayBuffer;
   frame: number;
+  encoding: PoolEncoding | undefined;
 }
 
 export type MaintenanceTask =

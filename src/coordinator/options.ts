@@ -1,5 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { invalidArgument } from '../errors.js';
+import { CODEC_NAMES, type CodecName, isAvailable } from '../format/codec.js';
+import { type EncryptionKey, type KeyFunction, keySourceOf } from '../format/key-ring.js';
 import { checkLevel, checkSignal, describe } from '../producer/arguments.js';
 import type { SurveyProgress as RecoveryProgress } from '../recovery/survey.js';
 import type { Durability, RecoveryMode, SyncMethod } from '../types.js';
@@ -20,8 +22,17 @@ export interface OpenOptions {
   frameBytes?: number;
   /** Threads of the Piscina pool that encodes large frames. @default by the machine: cores - 1, at least 1, at most 4 */
   encoders?: number;
-  /** Only 'none' so far. @default 'none' */
-  compression?: 'none';
+  /**
+   * How records are compressed, frame by frame, when it pays: 'brotli', 'deflate', and 'zstd' where Node.js has it (22.15).
+   * What is written already stays as it is, and every log can be read whatever this says. @default 'none'
+   */
+  compression?: CodecName;
+  /**
+   * 32 bytes: what callers append is encrypted with AES-256-GCM. A function: a key by its id, and the one to go on with
+   * when no id is asked for (at `open` and `rotate`). A log that is encrypted opens with its key alone: `ERR_WAL_KEY`.
+   * The bytes are copied at once. See docs/ENCRYPTION.md. @default none
+   */
+  encryptionKey?: EncryptionKey;
   /** How bytes reach stable storage: a call after the write, or files opened with O_DSYNC. @default 'fdatasync' */
   syncMethod?: SyncMethod;
   /** The longest that an unsynced record stays so, in milliseconds; 0: never sync on time alone. @default 1000 */
@@ -45,8 +56,10 @@ export interface OpenOptions {
 }
 
 export interface ResolvedOptions
-  extends Required<Omit<OpenOptions, 'signal' | 'durability' | 'compression' | 'onProgress'>> {
+  extends Required<Omit<OpenOptions, 'signal' | 'durability' | 'compression' | 'encryptionKey' | 'onProgress'>> {
   level: number;
+  codec: number;
+  keySource: KeyFunction | undefined;
   signal: AbortSignal | undefined;
   onProgress: OpenOptions['onProgress'];
 }
@@ -91,6 +104,8 @@ export function resolveOptions(options: OpenOptions): ResolvedOptions {
     );
   return {
     level: checkLevel(options.durability ?? 'disk'),
+    codec: codecOf(options.compression ?? 'none'),
+    keySource: keySourceOf(options.encryptionKey),
     segmentBytes: size(options.segmentBytes ?? 64 * MIB, 'segmentBytes', 64 * KIB, 4096 * MIB),
     ringBytes,
     maxRecordBytes: integer(
@@ -119,11 +134,14 @@ export function resolveOptions(options: OpenOptions): ResolvedOptions {
 
 function refuseWhatIsNotThere(options: Record<string, unknown>): void {
   if (options.replica !== undefined) throw invalidArgument("The option 'replica' is not available in this version.");
-  if (options.encryptionKey !== undefined)
-    throw invalidArgument("The option 'encryptionKey' is not available in this version.");
-  if ((options.compression ?? 'none') !== 'none') {
-    throw invalidArgument(`compression must be 'none' in this version, not ${describe(options.compression)}.`);
-  }
+}
+
+function codecOf(compression: unknown): number {
+  const codec = CODEC_NAMES.indexOf(oneOf(compression, 'compression', CODEC_NAMES));
+  if (isAvailable(codec)) return codec;
+  throw invalidArgument(
+    `compression '${CODEC_NAMES[codec]}' needs Node.js 22.15 or later; this is ${process.version}.`,
+  );
 }
 
 function integer(value: unknown, name: string, least: number, most: number): number {

@@ -30,6 +30,11 @@ export const FrameType = {
   Gap: 6,
 } as const;
 
+/** Whether a frame of this type holds what callers appended: such payloads, and no others, are compressed and encrypted. */
+export function carriesRecords(type: number): boolean {
+  return type === FrameType.Records;
+}
+
 /** Bits of a header's flags. Set by the sequencer. */
 export const HeaderFlag = {
   /**
@@ -112,6 +117,21 @@ export function writeSequencerFields(
   previousCrc: number,
   flags = 0,
 ): number {
+  fillSequencerFields(view, at, firstLsn, durableLsn, salt, timestamp, previousCrc, flags);
+  return checksumHeader(view, bytes, at);
+}
+
+/** The sequencer's half but for the checksum: something else must be computed of these fields first. */
+export function fillSequencerFields(
+  view: DataView,
+  at: number,
+  firstLsn: number,
+  durableLsn: number,
+  salt: Salt,
+  timestamp: number,
+  previousCrc: number,
+  flags: number,
+): void {
   view.setUint8(at + Field.flags, flags);
   writeU64(view, at + Field.firstLsn, firstLsn);
   writeU64(view, at + Field.durableLsn, durableLsn);
@@ -119,6 +139,10 @@ export function writeSequencerFields(
   view.setUint32(at + Field.salt + 4, salt.high, true);
   writeU64(view, at + Field.timestamp, timestamp);
   view.setUint32(at + Field.previousCrc, previousCrc, true);
+}
+
+/** Ends a header with its checksum, and returns it. */
+export function checksumHeader(view: DataView, bytes: Uint8Array, at: number): number {
   const crc = crc32(bytes.subarray(at, at + Field.headerCrc));
   view.setUint32(at + Field.headerCrc, crc, true);
   return crc;

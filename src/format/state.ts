@@ -13,6 +13,16 @@ export interface LogState {
   low: number;
   /** Named consumers. */
   subscriptions: Record<string, SubscriptionState>;
+  /** Undefined as long as the log was never opened with a key. */
+  encryption?: EncryptionState;
+}
+
+/** What a log says of its keys. The state of a segment knows a key before a frame that needs it is written. */
+export interface EncryptionState {
+  /** Id of the key that was in use last. */
+  current: number;
+  /** Of each key that was ever used, by its id: a value that tells whether a key is that one. */
+  keys: Record<string, string>;
 }
 
 export interface SubscriptionState {
@@ -38,6 +48,11 @@ export function decodeState(bytes: Uint8Array): LogState {
       cause,
     });
   }
+}
+
+/** The state of a log that goes on with this key. */
+export function withKey(state: LogState, keyId: number, checkValue: string): LogState {
+  return { ...state, encryption: { current: keyId, keys: { ...state.encryption?.keys, [keyId]: checkValue } } };
 }
 
 /** What changed: a new subscription, the LSN that one acknowledged last, or null for one that was given up. */

@@ -1,11 +1,16 @@
 import { createHistogram, type RecordableHistogram } from 'node:perf_hooks';
 import { WalError } from '../errors.js';
 import { crc32 } from '../format/checksum.js';
+import { Codec } from '../format/codec.js';
+import { ENCRYPTION_BYTES, type RingKey } from '../format/encryption.js';
 import { Field, FRAME_HEADER_BYTES, FrameType, writeEncoderFields } from '../format/frame.js';
+import { COMPRESS_BYTES } from '../format/frame-payload.js';
+import { align8 } from '../format/integers.js';
 import { RECORD_OVERHEAD_BYTES, RecordKind, writeRecordPrefix } from '../format/record.js';
 import { type Control, LogPhase } from '../ring/control.js';
 import { DESCRIPTORS, Descriptor, FrameFlag, FrameOutcome, FrameState, type Ring, RingSlot } from '../ring/ring.js';
 import { closedError, tooLarge } from './arguments.js';
+import { encodeRecords, type FrameEncoding, storeEncoded } from './encode-in-ring.js';
 import { Pace } from './pace.js';
 import { PendingFrame, type Reject, type Resolve, type WaiterList } from './pending-frame.js';
 import { Poller } from './poller.js';
@@ -19,11 +24,20 @@ export interface AppenderOptions {
   maxRecordBytes: number;
   /** Frames of this many bytes and more are encoded by `encode`. */
   encodeBytes: number;
+  /** A frame of this size may be published though the tick is not over. Default: {@link PUBLISH_BYTES}. */
+  publishBytes?: number;
+  /** How payloads are compressed. Default: not at all. */
+  codec?: number;
+  /** What this ring's payloads are encrypted with; nobody else may have it. */
+  key?: RingKey;
 }
 
 export interface AppenderHost {
-  /** Hands a frame to the encoders, which must lead to `Ready`. Undefined: encode in this thread. */
-  encode?: (frame: number) => void;
+  /**
+   * Hands a frame to the encoders, which must lead to `Ready`. `how` is called for each attempt: no two of them may
+   * encrypt alike. Undefined: encode in this thread.
+   */
+  encode?: (frame: number, how: () => FrameEncoding | undefined) => void;
   /** Something is in flight, or nothing is any more: whether the thread must stay alive. */
   hold(busy: boolean): void;
   /** Nothing is in flight any more. Called before `hold(false)`, and may append. */
@@ -71,6 +85,13 @@ export class Appender {
   readonly #poller: Poller;
   /** The most a batch may take: with an empty ring, half of it lies in one piece wherever the head stands. */
   readonly #maxFrameBytes: number;
+  readonly #codec: number;
+  readonly #publishBytes: number;
+  #key: RingKey | undefined;
+  /** Frames that were encrypted with `#key`. This thread alone counts, so that no number is given twice. */
+  #encrypted = 0;
+  /** What encryption adds to a frame. */
+  readonly #overhead: number;
 
   // The frame that is open, if `#open`: its place in the ring, and how far it may be filled.
   #open = false;
@@ -109,6 +130,11 @@ export class Appender {
     this.#control = control;
     this.#options = options;
     this.#host = host;
+    const { codec = Codec.None, publishBytes = PUBLISH_BYTES, key } = options;
+    this.#codec = codec;
+    this.#publishBytes = publishBytes;
+    this.#key = key;
+    this.#overhead = key === undefined ? 0 : ENCRYPTION_BYTES;
     this.#maxFrameBytes = Math.floor(ring.dataBytes / 2);
     this.#pending = Array.from({ length: DESCRIPTORS }, () => new PendingFrame());
     this.#stage = new Stage(ring.data);
@@ -159,7 +185,7 @@ export class Appender {
   /** Appends records that recovery takes whole or not at all: all in one frame. `resolve` gets the LSN of the first. */
   appendGroup(batch: RecordBatch, level: number, resolve: Resolve, reject: Reject): Waiting | undefined {
     const { maxRecordBytes } = this.#options;
-    const limit = this.#maxFrameBytes - FRAME_HEADER_BYTES - 8;
+    const limit = this.#maxFrameBytes - FRAME_HEADER_BYTES - 8 - this.#overhead;
     if (batch.largest > maxRecordBytes) reject(tooLarge(batch.largest, maxRecordBytes));
     else if (batch.bytes > limit) reject(tooLarge(batch.bytes, limit, 'An atomic batch'));
     else if (this.#line.length > 0 || !this.#tryAppendGroup(batch, level, resolve, reject)) {
@@ -203,6 +229,12 @@ export class Appender {
     this.#poller.woken();
   }
 
+  /** Frames from here on are encrypted with this; the log knows its key already. */
+  setKey(key: RingKey): void {
+    this.#key = key;
+    this.#encrypted = 0;
+  }
+
   /** Publishes the open frame, so that the actor may take it. */
   publish(): void {
     if (!this.#open || this.#records === 0) return;
@@ -212,19 +244,21 @@ export class Appender {
     const storedBytes = this.#stage.cursor - payloadAt;
     this.#stage.finish();
     const bytes = this.#stage.cursor - start;
+    const reserved = align8(FRAME_HEADER_BYTES + storedBytes + this.#overhead);
     writeEncoderFields(ring.view, start, FrameType.Records, storedBytes, storedBytes, this.#records);
-    const pool = bytes >= this.#options.encodeBytes && this.#host.encode !== undefined;
-    const here = !pool && bytes >= OWN_CRC_BYTES;
-    if (here) {
-      const payload = ring.data.subarray(payloadAt, payloadAt + storedBytes);
-      ring.view.setUint32(start + Field.payloadCrc, crc32(payload), true);
-    }
     const frame = this.#published++;
     const at = ring.descriptor(frame);
     ring.descriptors[at + Descriptor.offset] = start;
     ring.descriptors[at + Descriptor.bytes] = bytes;
-    ring.descriptors[at + Descriptor.flags] = pool || here ? this.#flags : this.#flags | FrameFlag.NeedsCrc;
-    this.#head += bytes;
+    const pool = bytes >= this.#options.encodeBytes && this.#host.encode !== undefined;
+    const encoded = !pool && this.#encodes(storedBytes) && this.#encodeHere(frame);
+    const here = !pool && !encoded && bytes >= OWN_CRC_BYTES;
+    if (here) {
+      const payload = ring.data.subarray(payloadAt, payloadAt + storedBytes);
+      ring.view.setUint32(start + Field.payloadCrc, crc32(payload), true);
+    }
+    ring.descriptors[at + Descriptor.flags] = pool || here || encoded ? this.#flags : this.#flags | FrameFlag.NeedsCrc;
+    this.#head += reserved;
     const pending = this.#pendingOf(frame);
     pending.end = this.#head;
     pending.publishedAt = performance.now();
@@ -234,12 +268,29 @@ export class Appender {
     this.#host.hold(true);
     if (pool) {
       ring.setState(frame, FrameState.Encoding);
-      this.#host.encode!(frame);
+      this.#host.encode!(frame, this.#how);
     } else {
       ring.setState(frame, FrameState.Ready);
       this.#control.ring();
     }
     this.#poller.start();
+  }
+
+  /** Whether a payload of so many bytes is compressed or encrypted. Neither, in a plain log. */
+  #encodes(bytes: number): boolean {
+    return this.#key !== undefined || (this.#codec !== Codec.None && bytes >= COMPRESS_BYTES);
+  }
+
+  readonly #how = (): FrameEncoding | undefined => {
+    if (this.#key === undefined) return this.#codec === Codec.None ? undefined : { codec: this.#codec, key: undefined };
+    return { codec: this.#codec, key: { ...this.#key, counter: this.#encrypted++ } };
+  };
+
+  /** In this thread: nobody else sees the frame before it is published. Returns false when it is best left as it is. */
+  #encodeHere(frame: number): boolean {
+    const encoded = encodeRecords(this.ring, frame, this.#how()!);
+    if (encoded !== undefined) storeEncoded(this.ring, frame, encoded);
+    return encoded !== undefined;
   }
 
   /** Rejects whatever is not settled, because the log failed or was closed under it. */
@@ -320,7 +371,7 @@ export class Appender {
       process.nextTick(this.#flush);
     }
     this.#tickRecords++;
-    if (this.#stage.cursor - this.#frameStart >= PUBLISH_BYTES && this.#cuts()) this.publish();
+    if (this.#stage.cursor - this.#frameStart >= this.#publishBytes && this.#cuts()) this.publish();
   }
 
   readonly #flush = (): void => {
@@ -358,10 +409,11 @@ export class Appender {
       if (this.#stage.cursor + bytes <= this.#limit) return true;
       this.publish();
     }
-    if (this.#beginFrame(FRAME_HEADER_BYTES + bytes + 8)) return true;
+    const least = FRAME_HEADER_BYTES + bytes + this.#overhead + 8;
+    if (this.#beginFrame(least)) return true;
     // Perhaps the actor has been busy since we looked last.
     this.#collect();
-    return this.#beginFrame(FRAME_HEADER_BYTES + bytes + 8);
+    return this.#beginFrame(least);
   }
 
   #beginFrame(bytes: number): boolean {
@@ -381,7 +433,7 @@ export class Appender {
     this.#open = true;
     this.#frameStart = start;
     this.#stage.begin(start + FRAME_HEADER_BYTES);
-    this.#limit = start + room - 8;
+    this.#limit = start + room - this.#overhead - 8;
     this.#records = 0;
     this.#flags = 0;
     const book = this.#pendingOf(this.#published);

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { BroadcastChannel, threadId } from 'node:worker_threads';
 import { invalidArgument, WalError } from '../errors.js';
+import type { RingKey } from '../format/encryption.js';
 import { Control, LogPhase } from '../ring/control.js';
 import { Ring, RingPhase, RingSlot } from '../ring/ring.js';
 import type { Bytes, Lsn } from '../types.js';
@@ -11,7 +12,8 @@ import { type LsnRange, RecordWriter } from './producer.js';
 
 /**
  * What another thread needs to append. A plain object: hand it over by `workerData` or `postMessage`, once, and call
- * {@link connect} with it there.
+ * {@link connect} with it there. Of an encrypted log it holds a key (of this one ring, not the log's): do not let it out
+ * of the process.
  */
 export interface ProducerHandle {
   readonly ringwal: 1;
@@ -24,6 +26,9 @@ export interface ProducerHandle {
   readonly defaultLevel: number;
   readonly options: AppenderOptions;
 }
+
+/** What comes over a producer's channel: a wake-up of the actor, or the opening thread's next key. */
+export type ProducerMessage = 0 | { key: RingKey };
 
 export function makeHandle(
   ring: Ring,
@@ -91,7 +96,11 @@ export class Producer {
       },
       backpressure: () => {},
     });
-    this.#channel.onmessage = () => this.#appender.wake();
+    this.#channel.onmessage = (event) => {
+      const { data } = event as unknown as { data: ProducerMessage };
+      if (data !== 0) this.#appender.setKey(data.key);
+      this.#appender.wake();
+    };
     this.#writer = new RecordWriter(this.#appender, control, handle.defaultLevel);
     this.#letGo = tieLifeLine(handle.opener, handle.channel, () => this.#openerGone());
   }

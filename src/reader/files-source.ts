@@ -1,3 +1,4 @@
+import type { KeyRing } from '../format/key-ring.js';
 import type { IndexEntry } from '../format/seal.js';
 import type { LogState } from '../format/state.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
@@ -16,11 +17,13 @@ export interface FoundLog {
 /** A log that was opened with `readOnly`: all that is known of it is in its files. */
 export class FilesSource implements LogSource {
   readonly catalog: Catalog;
+  readonly keys: KeyRing | undefined;
   readonly #recovered: FoundLog;
   readonly #watermarks: FileWatermarks;
 
-  constructor(directory: string, catalog: Catalog, recovered: FoundLog) {
+  constructor(directory: string, catalog: Catalog, recovered: FoundLog, keys?: KeyRing) {
     this.catalog = catalog;
+    this.keys = keys;
     this.#recovered = recovered;
     const last = recovered.segments[recovered.segments.length - 1];
     this.#watermarks = new FileWatermarks(directory, this, last?.firstLsn ?? 1);

@@ -8,8 +8,16 @@ const CHUNK_BYTES = 512 * 1024;
 /** Room before each chunk for the part of a frame that the chunk before it ended with: most frames are smaller. */
 const HEADROOM_BYTES = 128 * 1024;
 
-/** Called for each valid frame: its header, and its payload's place in `bytes`. Returns false to stop for good behind it. */
-export type FrameVisitor = (header: FrameHeader, bytes: Uint8Array, payloadAt: number, offset: number) => boolean;
+/**
+ * Called for each valid frame: its header, and its payload's place in `bytes`. Returns false to stop for good behind it,
+ * 'enough' to go on behind it with the next call.
+ */
+export type FrameVisitor = (
+  header: FrameHeader,
+  bytes: Uint8Array,
+  payloadAt: number,
+  offset: number,
+) => boolean | 'enough';
 
 export interface FrameStreamOptions {
   memory?: ChunkMemory;
@@ -49,7 +57,7 @@ export class FrameStream {
   #settling: Promise<unknown> | undefined;
   #finished = false;
   #need = 1;
-  /** The next frame lies in `#bytes`, valid; the caller did not want it yet. */
+  /** The caller did not want what comes next in `#bytes` yet. */
   #paused = false;
   /** What is in `#bytes` was read before the last `resume`: an end in it may be none by now. */
   #stale = false;
@@ -113,7 +121,12 @@ export class FrameStream {
       this.#offset += frameBytes(header.storedBytes);
       this.#expected.lsn += header.records;
       this.#expected.previousCrc = header.headerCrc;
-      if (!visit(header, bytes, at + FRAME_HEADER_BYTES, offset)) return this.#stop();
+      const goOn = visit(header, bytes, at + FRAME_HEADER_BYTES, offset);
+      if (goOn === false) return this.#stop();
+      if (goOn === 'enough') {
+        this.#paused = true;
+        return true;
+      }
     }
   }
 

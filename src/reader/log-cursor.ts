@@ -1,5 +1,6 @@
 import { corrupt, WalError } from '../errors.js';
-import { type FrameHeader, FrameType } from '../format/frame.js';
+import { carriesRecords, type FrameHeader, FrameType } from '../format/frame.js';
+import { decodePayload } from '../format/frame-payload.js';
 import { decodeRecords, type WalRecord } from '../format/record.js';
 import type { IndexEntry } from '../format/seal.js';
 import type { Lsn } from '../types.js';
@@ -9,8 +10,16 @@ import { FrameStream, type FrameStreamOptions } from './frame-stream.js';
 import { lastEntry, readIndex } from './index-lookup.js';
 import type { LogSource } from './log-source.js';
 
-/** Visits frames in order. Returns false to go no further. */
-export type CursorVisitor = (frame: FrameHeader, bytes: Uint8Array, payloadAt: number) => boolean | undefined;
+/** Visits frames in order. Returns false to go no further, 'enough' to be given the next ones later. */
+export type CursorVisitor = (
+  frame: FrameHeader,
+  bytes: Uint8Array,
+  payloadAt: number,
+  offset: number,
+) => boolean | 'enough' | undefined;
+
+/** What one read may bring that was compressed: what a file holds in a piece may be a thousand times as much. */
+const ENOUGH_BYTES = 4 * 1024 * 1024;
 
 /**
  * A place in the log that moves forward: through frames, across segments, and on again when the log has grown. Holds one
@@ -57,12 +66,20 @@ export class LogCursor {
     const records: WalRecord[] = [];
     const { cuts } = this.#source.catalog;
     const known = cuts.count;
-    const visit: CursorVisitor = (frame, bytes, at) => {
-      const { type, firstLsn, records: count, storedBytes, timestamp } = frame;
-      if (type === FrameType.Records && firstLsn + count > this.#next) {
-        decodeRecords(bytes, at, at + storedBytes, count, firstLsn, timestamp, this.#next, this.#lastHere(to), records);
+    let unpacked = 0;
+    const visit: CursorVisitor = (frame, bytes, at, offset) => {
+      const { type, firstLsn, records: count, storedBytes, rawBytes, timestamp, codec, encryption } = frame;
+      if (!carriesRecords(type) || firstLsn + count <= this.#next) return true;
+      const last = this.#lastHere(to);
+      if (codec === 0 && encryption === 0) {
+        decodeRecords(bytes, at, at + storedBytes, count, firstLsn, timestamp, this.#next, last, records);
+        return true;
       }
-      return true;
+      const place = { segment: this.#entry!.name, offset, lsn: firstLsn };
+      const raw = decodePayload(frame, bytes, at, this.#source.keys, place);
+      decodeRecords(raw, 0, raw.byteLength, count, firstLsn, timestamp, this.#next, last, records);
+      unpacked += rawBytes;
+      return unpacked < ENOUGH_BYTES || 'enough';
     };
     while (await this.#advance(visit, to)) {
       if (records.length > 0 || cuts.count !== known) return records;
@@ -74,8 +91,8 @@ export class LogCursor {
   async scan(visit: CursorVisitor, to: Lsn): Promise<void> {
     this.#retriedAt = -1;
     let enough = false;
-    const step: CursorVisitor = (frame, bytes, at) => {
-      enough = visit(frame, bytes, at) === false;
+    const step: CursorVisitor = (frame, bytes, at, offset) => {
+      enough = visit(frame, bytes, at, offset) === false;
       return !enough;
     };
     while (!enough && (await this.#advance(step, to)));
@@ -98,12 +115,12 @@ export class LogCursor {
     if (live !== undefined) stream.extend(live);
     const last = this.#lastHere(to);
     let progress = false;
-    const more = await stream.advance((frame, bytes, at) => {
+    const more = await stream.advance((frame, bytes, at, offset) => {
       progress = true;
       if (frame.type === FrameType.Seal) this.#sealed = true;
-      const goOn = visit(frame, bytes, at) !== false;
+      const goOn = visit(frame, bytes, at, offset) ?? true;
       this.#next = Math.max(this.#next, Math.min(frame.firstLsn + frame.records, last + 1));
-      return goOn && !this.#sealed;
+      return this.#sealed ? false : goOn;
     }, last);
     return more || progress ? true : this.#atEnd(to);
   }
@@ -177,6 +194,9 @@ export class LogCursor {
     if (this.#next < this.#source.low()) throw this.#truncated();
     const entry = await this.#locate();
     if (entry === undefined) return false;
+    // Before any of its frames is read, and with nothing to be waited for in the middle of them.
+    const { logId, state } = entry.header;
+    await this.#source.keys?.load(logId, state.encryption);
     this.#entry = entry;
     try {
       this.#file = await this.#source.catalog.files.open(entry.name);

@@ -1,3 +1,4 @@
+import type { KeyRing } from '../format/key-ring.js';
 import type { IndexEntry } from '../format/seal.js';
 import type { Lsn } from '../types.js';
 import type { Catalog } from './catalog.js';
@@ -5,6 +6,8 @@ import type { Catalog } from './catalog.js';
 /** A log as its readers see it: its files, and how far it is. The writer's process and a reading one each have theirs. */
 export interface LogSource {
   readonly catalog: Catalog;
+  /** Of an encrypted log. */
+  readonly keys?: KeyRing | undefined;
   /** Records below this were cleaned up, whatever files are still there. */
   low(): Lsn;
   /** Every record up to here is in the files: if one is not, that is damage. */

@@ -1,9 +1,17 @@
-import { FRAME_HEADER_BYTES, type FrameHeader, FrameType, frameBytes, readFrameHeader } from '../format/frame.js';
+import {
+  carriesRecords,
+  FRAME_HEADER_BYTES,
+  type FrameHeader,
+  FrameType,
+  frameBytes,
+  readFrameHeader,
+} from '../format/frame.js';
+import { isReadable, isSound, type PayloadKeys } from '../format/frame-payload.js';
 import { addToIndex, decodeSeal, type IndexEntry, readSealFooter, SEAL_FOOTER_BYTES } from '../format/seal.js';
 import { SEGMENT_HEADER_UNIT, SegmentFlag, type SegmentHeader } from '../format/segment-header.js';
 import { decodePositions, decodeState, EMPTY_STATE, type LogState, withPositions } from '../format/state.js';
 import { describeRow, verdictOf } from '../recovery/verdict.js';
-import { type Expectation, saltAt } from '../segments/walk.js';
+import { checkFrame, type Expectation, saltAt } from '../segments/walk.js';
 import type { Lsn } from '../types.js';
 import type { ChunkMemory } from './chunks.js';
 import type { ReadableFile } from './files.js';
@@ -50,6 +58,8 @@ export interface SegmentFindings {
   torn: boolean;
   /** The newest state in it. */
   state: LogState | undefined;
+  /** Of the records, those whose checksums hold and whose content could not be looked at. */
+  unchecked: number;
 }
 
 /** Larger than a reader's chunks: the memory is used again and again, and fewer calls are quicker. */
@@ -65,6 +75,7 @@ export class SegmentVerifier {
   readonly #memory: ChunkMemory;
   readonly #findings: SegmentFindings;
   readonly #onChunk: (offset: number, records: number) => void;
+  readonly #keys: PayloadKeys | undefined;
   /** The frame that is expected next. */
   #offset: number;
   #expected: Expectation;
@@ -82,8 +93,10 @@ export class SegmentVerifier {
     subject: Subject,
     memory: ChunkMemory,
     onChunk: (offset: number, records: number) => void,
+    keys?: PayloadKeys,
   ) {
     this.#file = file;
+    this.#keys = keys;
     this.#subject = subject;
     this.#memory = memory;
     this.#onChunk = onChunk;
@@ -103,6 +116,7 @@ export class SegmentVerifier {
       lost: [],
       torn: false,
       state: header?.state,
+      unchecked: 0,
     };
   }
 
@@ -156,7 +170,11 @@ export class SegmentVerifier {
   /** Reads frames as long as they hold. Returns whether there were any. */
   async #readOn(): Promise<boolean> {
     const before = this.#offset;
-    const stream = new FrameStream(this.#file, this.#offset, this.#end, this.#expected, {
+    const expected: Expectation = {
+      ...this.#expected,
+      isSound: (header, bytes, at) => isSound(header, bytes, at, this.#keys),
+    };
+    const stream = new FrameStream(this.#file, this.#offset, this.#end, expected, {
       memory: this.#memory,
       chunkBytes: CHUNK_BYTES,
     });
@@ -186,7 +204,10 @@ export class SegmentVerifier {
       this.#count(firstLsn, Math.min(firstLsn + records - 1, this.#subject.lastLsn ?? Number.MAX_SAFE_INTEGER));
       addToIndex(this.#index, offset, firstLsn, header.timestamp);
     }
-    if (type === FrameType.Records) return true;
+    if (carriesRecords(type)) {
+      if (!isReadable(header, bytes.subarray(at), this.#keys)) this.#findings.unchecked += records;
+      return true;
+    }
     return this.#visitOwn(type, bytes.subarray(at, at + storedBytes), offset);
   }
 
@@ -231,6 +252,8 @@ export class SegmentVerifier {
   async #judgeEnd(): Promise<'sound' | 'growing' | 'damaged'> {
     const { header } = this.#subject;
     await this.#measure();
+    // No crash leaves a frame that holds by its checksums and is something else than what was written.
+    if (await this.#isUnsoundHere()) return 'damaged';
     const rest = await searchRest(this.#file, this.#offset, this.#end, this.#expected.salt);
     const lostSeal = await this.#isLostSeal();
     // Whatever was found by now, a living writer wrote behind this place; then there must be a frame here too.
@@ -295,11 +318,24 @@ export class SegmentVerifier {
       return this.#searchOn();
     }
     const what = records > 0 ? ` (LSN ${firstLsn} to ${firstLsn + records - 1})` : '';
-    this.#damaged(this.#offset, `the content of this frame does not match its checksum${what}`);
+    const why = (await this.#isUnsoundHere())
+      ? 'holds by its checksum, but cannot be decoded or is not authentic'
+      : 'does not match its checksum';
+    this.#damaged(this.#offset, `the content of this frame ${why}${what}`);
     if (type === FrameType.Seal) this.#seal = 'damaged';
     this.#offset += total;
     this.#expected = { ...this.#expected, lsn: firstLsn + records, previousCrc: headerCrc };
     return type !== FrameType.Seal;
+  }
+
+  /** Whether the frame here is whole by its checksums. Asked where the frames end: then it is something else that is wrong. */
+  async #isUnsoundHere(): Promise<boolean> {
+    const header = await this.#headerHere();
+    if (header === undefined || this.#offset + frameBytes(header.storedBytes) > this.#end) return false;
+    const bytes = Buffer.allocUnsafeSlow(frameBytes(header.storedBytes));
+    await this.#file.read(bytes, this.#offset);
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    return typeof checkFrame(bytes, view, 0, bytes.byteLength, bytes.byteLength, this.#expected) === 'object';
   }
 
   async #searchOn(): Promise<boolean> {

@@ -1,4 +1,5 @@
 import { WalError } from '../errors.js';
+import { type EncryptionKey, KeyRing, keySourceOf } from '../format/key-ring.js';
 import { SegmentFlag, type SegmentHeader } from '../format/segment-header.js';
 import { lastLsnOf } from '../segments/chain.js';
 import { LOCK_NAME, segmentIdOf, segmentName } from '../segments/names.js';
@@ -15,6 +16,11 @@ export interface VerifyOptions {
   signal?: AbortSignal;
   /** Called after every few hundred KiB. */
   onProgress?: (progress: VerifyProgress) => void;
+  /**
+   * Of an encrypted log, as for `open`: what it holds is then decrypted and checked too. One that is not the log's:
+   * `ERR_WAL_KEY`. Default: only what does not need a key is checked.
+   */
+  encryptionKey?: EncryptionKey;
 }
 
 export interface VerifyProgress {
@@ -39,6 +45,13 @@ export interface VerifyReport {
   damage: Damage[];
   /** LSNs that an earlier repair gave up: the log is sound, and they are not in it. */
   lost: { firstLsn: Lsn; lastLsn: Lsn }[];
+  /** The log is encrypted. Absent when it is not. */
+  encrypted?: true;
+  /**
+   * Of the records, those that hold by their checksums and could not be looked at: no key was given, or this Node.js lacks
+   * the codec. Absent when there are none.
+   */
+  unchecked?: number;
 }
 
 /**
@@ -58,8 +71,9 @@ export async function verifyLog(directory: string, options: VerifyOptions = {}):
   if (!names.some((name) => name === LOCK_NAME || segmentIdOf(name) !== undefined)) {
     throw new WalError('ERR_WAL_NOT_FOUND', `There is no log in ${directory}.`);
   }
+  const keys = new KeyRing(keySourceOf(options.encryptionKey));
   try {
-    return await verifyFiles(files, options);
+    return await verifyFiles(files, options, keys);
   } catch (error) {
     if (error instanceof WalError || options.signal?.aborted) throw error;
     throw new WalError('ERR_WAL_FAILED', `The log in ${directory} cannot be read: ${(error as Error).message}.`, {
@@ -69,8 +83,12 @@ export async function verifyLog(directory: string, options: VerifyOptions = {}):
 }
 
 /** The same for any files that look like a log's directory. */
-export function verifyFiles(files: ReadableFiles, options: VerifyOptions = {}): Promise<VerifyReport> {
-  return new LogVerifier(new Catalog(files), options).verify();
+export function verifyFiles(
+  files: ReadableFiles,
+  options: VerifyOptions = {},
+  keys = new KeyRing(undefined),
+): Promise<VerifyReport> {
+  return new LogVerifier(new Catalog(files), options, keys).verify();
 }
 
 interface Checked {
@@ -81,19 +99,25 @@ interface Checked {
 class LogVerifier {
   readonly #catalog: Catalog;
   readonly #options: VerifyOptions;
+  readonly #keys: KeyRing;
   readonly #memory = new RecycledMemory();
   readonly #headerDamage = new Map<string, string>();
   #bytesBefore = 0;
   #recordsBefore = 0;
   #totalBytes = 0;
 
-  constructor(catalog: Catalog, options: VerifyOptions) {
+  constructor(catalog: Catalog, options: VerifyOptions, keys: KeyRing) {
     this.#catalog = catalog;
+    this.#keys = keys;
     this.#options = options;
   }
 
   async verify(): Promise<VerifyReport> {
     const segments = await this.#listSegments();
+    // Before any frame is read: with the wrong key, all of them would look like forgeries.
+    for (const { header } of segments) if (header) await this.#keys.load(header.logId, header.state.encryption);
+    const newest = segments.findLast(({ header }) => header !== undefined)?.header;
+    if (newest !== undefined && this.#keys.hasSource) await this.#keys.unlock(newest.logId, newest.state.encryption);
     this.#totalBytes = segments.reduce((sum, { size }) => sum + size, 0);
     const checked: Checked[] = [];
     let expectedLsn = 1;
@@ -143,14 +167,20 @@ class LogVerifier {
     const { signal, onProgress } = this.#options;
     const { name, header } = subject;
     const findings = await this.#withFile(name, (file) => {
-      const verifier = new SegmentVerifier(file, subject, this.#memory, (offset, records) => {
-        signal?.throwIfAborted();
-        onProgress?.({
-          bytes: this.#bytesBefore + offset,
-          totalBytes: this.#totalBytes,
-          records: this.#recordsBefore + records,
-        });
-      });
+      const verifier = new SegmentVerifier(
+        file,
+        subject,
+        this.#memory,
+        (offset, records) => {
+          signal?.throwIfAborted();
+          onProgress?.({
+            bytes: this.#bytesBefore + offset,
+            totalBytes: this.#totalBytes,
+            records: this.#recordsBefore + records,
+          });
+        },
+        this.#keys,
+      );
       return verifier.verify();
     });
     if (findings === undefined) return undefined;
@@ -191,6 +221,8 @@ function report(checked: Checked[]): VerifyReport {
   });
   const readable = kept.map(({ findings }) => findings).filter((findings) => findings.records > 0);
   const torn = kept.some(({ findings }) => findings.torn);
+  const encrypted = kept.some(({ findings }) => findings.state?.encryption !== undefined);
+  const unchecked = readable.reduce((sum, findings) => sum + findings.unchecked, 0);
   return {
     verdict: damage.length > 0 ? 'corrupt' : torn ? 'torn-tail' : 'clean',
     segments: kept.length,
@@ -199,6 +231,8 @@ function report(checked: Checked[]): VerifyReport {
     lastLsn: readable[readable.length - 1]?.lastLsn ?? 0,
     damage,
     lost: kept.flatMap(({ findings }) => findings.lost),
+    ...(encrypted && { encrypted }),
+    ...(unchecked > 0 && { unchecked }),
   };
 }
 

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { corrupt } from '../errors.js';
 import { buildFrame, FRAME_HEADER_BYTES, FrameType, type Salt } from '../format/frame.js';
+import type { PayloadKeys } from '../format/frame-payload.js';
 import { type Gap, gapFrames, giveHeaderChecksum, type Piece } from '../format/gap.js';
 import { encodeSeal } from '../format/seal.js';
 import {
@@ -61,6 +62,8 @@ export interface RepairPlan {
 export interface PlanOptions {
   /** The end of the last segment is known to be damaged, also where recovery would take it for a torn tail. */
   endDamaged?: boolean;
+  /** Of an encrypted log: frames that are not what their writer wrote are damage then. */
+  keys?: PayloadKeys;
 }
 
 /** Reads all of a log, finds what is damaged, and works out how to put gaps in its place. Changes nothing. */
@@ -68,7 +71,7 @@ export function* planRepair(
   storage: Storage,
   options: PlanOptions = {},
 ): Generator<SurveyProgress, RepairPlan, undefined> {
-  const surveys = yield* surveyLog(storage);
+  const surveys = yield* surveyLog(storage, options.keys);
   return new Planner(storage, surveys, options).plan();
 }
 
@@ -142,6 +145,7 @@ class Planner {
       runs: [],
       knownLsn: lastLsn + 1,
       dirt: [],
+      unsound: false,
     };
     if (endOffset < SEGMENT_HEADER_UNIT) throw beyondRepair(missing.name, `an end at byte ${endOffset}`);
     this.#mend(missing, survey);
@@ -187,7 +191,10 @@ class Planner {
   #mendHead(survey: Survey, patch: SegmentPatch): End {
     const { head, headWhole, headState, runs, next, id } = survey;
     const before = this.#before;
-    const state = headState ?? this.#state ?? { ...EMPTY_STATE, low: Math.max(this.#low, head?.firstLsn ?? 1) };
+    const known = headState ?? this.#state ?? { ...EMPTY_STATE, low: Math.max(this.#low, head?.firstLsn ?? 1) };
+    // The segment began with the keys that it knew at its end: without them, its frames could not be read any more.
+    const encryption = newestStateOf(survey)?.encryption ?? known.encryption;
+    const state = encryption === undefined ? known : { ...known, encryption };
     this.#state = state;
     if (head !== undefined) {
       survey.salt = head.salt;
@@ -304,7 +311,7 @@ class Planner {
   }
 
   #isEndDamaged(survey: Survey): boolean {
-    return this.#endDamaged || isEndDamaged(this.#storage, survey);
+    return this.#endDamaged || survey.unsound || isEndDamaged(this.#storage, survey);
   }
 
   #isStray(survey: Survey, from: number): boolean {

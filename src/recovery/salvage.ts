@@ -1,3 +1,4 @@
+import type { PayloadKeys } from '../format/frame-payload.js';
 import type { Storage } from '../storage/storage.js';
 import { inSteps } from './in-steps.js';
 import { PatchedStorage } from './patched-storage.js';
@@ -13,8 +14,9 @@ export async function salvageLog(
   storage: Storage,
   onProgress?: (progress: SurveyProgress) => void,
   signal?: AbortSignal,
+  keys?: PayloadKeys,
 ): Promise<{ recovered: Recovered; view: Storage }> {
-  const plan = await inSteps(planRepair(storage), onProgress, signal);
+  const plan = await inSteps(planRepair(storage, { keys }), onProgress, signal);
   const view = new PatchedStorage(storage, plan);
   const recovered = inspectLog(view, 'tolerate-torn-tail');
   const { report } = recovered;

@@ -8,6 +8,7 @@ import {
   readFrameHeader,
   type Salt,
 } from '../format/frame.js';
+import { isSound, type PayloadKeys } from '../format/frame-payload.js';
 import { decodeSeal } from '../format/seal.js';
 import {
   decodePrelude,
@@ -21,7 +22,15 @@ import { decodePositions, decodeState, EMPTY_STATE, type LogState, withPositions
 import { chainOf } from '../segments/chain.js';
 import { segmentIdOf, segmentName } from '../segments/names.js';
 import { readHeader, withFile } from '../segments/read-segment.js';
-import { checkFrame, headersIn, SEARCH_OVERLAP_BYTES, saltAt, Window, walkFrames } from '../segments/walk.js';
+import {
+  checkFrame,
+  type Expectation,
+  headersIn,
+  SEARCH_OVERLAP_BYTES,
+  saltAt,
+  Window,
+  walkFrames,
+} from '../segments/walk.js';
 import type { Storage, StorageFile } from '../storage/storage.js';
 import type { Lsn } from '../types.js';
 
@@ -75,6 +84,8 @@ export interface Survey {
   knownLsn: Lsn;
   /** Stretches behind frames that should be zeros. */
   dirt: { from: number; to: number }[];
+  /** A frame holds by its checksums, and what is in it cannot be brought back: no crash does that. */
+  unsound: boolean;
 }
 
 export interface SurveyProgress {
@@ -95,7 +106,7 @@ const PIECE_BYTES = 1024 * 1024;
  * A record may hold a copy of a frame, and a search behind damage may come upon it. It is not taken for a frame: whatever
  * was copied into a record was written before it, and has a lower LSN than the one that is expected there.
  */
-export function* surveyLog(storage: Storage): Generator<SurveyProgress, Survey[], undefined> {
+export function* surveyLog(storage: Storage, keys?: PayloadKeys): Generator<SurveyProgress, Survey[], undefined> {
   const surveys = listSegments(storage);
   const progress: SurveyProgress = {
     bytes: 0,
@@ -106,7 +117,7 @@ export function* surveyLog(storage: Storage): Generator<SurveyProgress, Survey[]
   for (const survey of surveys) {
     const file = storage.open(survey.name, 'read');
     try {
-      yield* new Surveyor(file, survey, before, progress).run();
+      yield* new Surveyor(file, survey, before, progress, keys).run();
     } finally {
       file.close();
     }
@@ -153,6 +164,7 @@ function describe(file: StorageFile): Survey {
     runs: [],
     knownLsn: 0,
     dirt: [],
+    unsound: false,
   };
   try {
     const { state, ...head } = readHeader(file);
@@ -187,8 +199,20 @@ class Surveyor {
   readonly #window: Window;
   #expected: Lsn;
   #state: LogState | undefined;
+  readonly #isSound: NonNullable<Expectation['isSound']>;
 
-  constructor(file: StorageFile, survey: Survey, before: Survey | undefined, progress: SurveyProgress) {
+  constructor(
+    file: StorageFile,
+    survey: Survey,
+    before: Survey | undefined,
+    progress: SurveyProgress,
+    keys: PayloadKeys | undefined,
+  ) {
+    this.#isSound = (header, bytes, at) => {
+      const sound = isSound(header, bytes, at, keys);
+      if (!sound) survey.unsound = true;
+      return sound;
+    };
     this.#file = file;
     this.#survey = survey;
     this.#before = before;
@@ -227,7 +251,8 @@ class Surveyor {
     const lsn = first?.firstLsn ?? this.#expected;
     let run: Run | undefined;
     let nextStep = from + STEP_BYTES;
-    for (const { header, offset, payload } of walkFrames(this.#window, from, { salt: salt!, lsn, previousCrc })) {
+    const start = { salt: salt!, lsn, previousCrc, isSound: this.#isSound };
+    for (const { header, offset, payload } of walkFrames(this.#window, from, start)) {
       const end = offset + frameBytes(header.storedBytes);
       if (end > this.#limit) break;
       run ??= this.#beginRun(offset, header);
@@ -331,7 +356,7 @@ class Surveyor {
     if (offset + total > this.#limit) return false;
     const bytes = this.#window.at(offset, total);
     const view = viewOf(bytes);
-    const expected = { salt: saltAt(view, 0), lsn: header.firstLsn, previousCrc: undefined };
+    const expected = { salt: saltAt(view, 0), lsn: header.firstLsn, previousCrc: undefined, isSound: this.#isSound };
     return typeof checkFrame(bytes, view, 0, bytes.byteLength, total, expected) === 'object';
   }
 

@@ -9,7 +9,9 @@
  * Who writes what, and when:
  *  - the producer fills a free descriptor and its frame, then stores the state Encoding or Ready. From then on it leaves
  *    both alone until the counters below say that the frame went through;
- *  - the encoder (a pool thread) owns a frame in state Encoding, and stores Ready when it is done;
+ *  - the encoder (a pool thread) owns a frame in state Encoding, and stores Ready when it is done. Before it puts
+ *    anything in the place of the records it stores Storing: from there on the encoded payload lies in shared memory of its
+ *    own too, and whoever finds the frame in that state puts it in its place once more (see `coordinator/encode-frame.ts`);
  *  - the actor owns a frame in state Ready, from taking it until it advances `written`. It fills the sequencer's half of
  *    the header, and LSN and outcome in the descriptor, before it advances `sequenced`;
  *  - `sequenced`, `written` and `synced` count frames; the actor alone writes them, in ring order. `written` gives the data
@@ -32,12 +34,12 @@ export const RingSlot = {
 
 export const RingPhase = { Open: 0, Closing: 1, Dropped: 2 } as const;
 
-export const FrameState = { Free: 0, Encoding: 1, Ready: 2, Taken: 3 } as const;
+export const FrameState = { Free: 0, Encoding: 1, Ready: 2, Taken: 3, Storing: 4 } as const;
 
 export const Descriptor = {
   state: 0,
   offset: 1,
-  /** Bytes of the frame in the file, padding included. */
+  /** Bytes of the frame in the file, padding included. An encoder that makes it smaller says so here. */
   bytes: 2,
   /** {@link FrameFlag} bits. */
   flags: 3,

@@ -21,6 +21,21 @@ export function readHeader(file: StorageFile): SegmentHeader {
   return header;
 }
 
+/** The header of the newest segment whose header can be read: it knows every key that the log was ever written with. */
+export function newestHeader(storage: Storage): SegmentHeader | undefined {
+  const names = storage.list().filter((name) => segmentIdOf(name) !== undefined);
+  for (const name of names.reverse()) {
+    try {
+      return withFile(storage, name, readHeader);
+    } catch (error) {
+      // Damaged, which is recovery's to judge; or cleaned up since the directory was listed.
+      const { code } = error as NodeJS.ErrnoException;
+      if (code !== 'ERR_WAL_CORRUPT' && code !== 'ENOENT') throw error;
+    }
+  }
+  return undefined;
+}
+
 export function withFile<T>(storage: Storage, name: string, use: (file: StorageFile) => T): T {
   const file = storage.open(name, 'read');
   try {

@@ -17,6 +17,8 @@ export interface Expectation {
   lsn: number;
   /** Checksum of the header before it: the segment's own for the first frame. Undefined: not known. */
   previousCrc: number | undefined;
+  /** For those who want to know more than the checksums tell: whether what the frame holds can be brought back. */
+  isSound?: (header: FrameHeader, bytes: Uint8Array, payloadAt: number) => boolean;
 }
 
 /**
@@ -42,7 +44,8 @@ export function checkFrame(
   if (at + total > fileEnd) return undefined;
   if (at + total > end) return total;
   const payload = bytes.subarray(at + FRAME_HEADER_BYTES, at + FRAME_HEADER_BYTES + header.storedBytes);
-  return crc32(payload) === header.payloadCrc ? header : undefined;
+  if (crc32(payload) !== header.payloadCrc) return undefined;
+  return (expected.isSound?.(header, bytes, at + FRAME_HEADER_BYTES) ?? true) ? header : undefined;
 }
 
 const WINDOW_BYTES = 1024 * 1024;

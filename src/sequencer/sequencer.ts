@@ -1,10 +1,20 @@
 import { toPlainError, WalError } from '../errors.js';
 import { crc32 } from '../format/checksum.js';
-import { Field, FRAME_HEADER_BYTES, HeaderFlag, type Salt, writeSequencerFields } from '../format/frame.js';
+import { writeHeaderTag } from '../format/encryption.js';
+import {
+  checksumHeader,
+  Field,
+  FRAME_HEADER_BYTES,
+  fillSequencerFields,
+  HeaderFlag,
+  type Salt,
+  writeSequencerFields,
+} from '../format/frame.js';
+import type { ActorKey } from '../format/key-ring.js';
 import { Level } from '../format/levels.js';
 import type { IndexEntry } from '../format/seal.js';
 import { type Predecessor, SegmentFlag } from '../format/segment-header.js';
-import { type LogState, type Positions, withPositions } from '../format/state.js';
+import { type LogState, type Positions, withKey, withPositions } from '../format/state.js';
 import { type Control, Counter, LogPhase, Slot } from '../ring/control.js';
 import { Descriptor, FrameFlag, FrameOutcome, FrameState, RingPhase, RingSlot } from '../ring/ring.js';
 import { growingSpare, isNoSpace, noSpace, prepareSpare, type Spare } from '../segments/prepare.js';
@@ -40,6 +50,8 @@ export interface SequencerOptions {
   growAbove?: number;
   /** Syncs that take less, in milliseconds on average, are never handed to the host's syncer. Default: 0.1. */
   handOverAboveMs?: number;
+  /** What the producers encrypt with. Undefined: nothing is encrypted. */
+  key?: ActorKey;
 }
 
 /** Where a log stands when the sequencer takes it over, as recovery found it. */
@@ -115,6 +127,8 @@ export class Sequencer {
   /** Somebody wants a sync of what was written since that one began. */
   #syncWanted = false;
   readonly #policy: SyncPolicy;
+  /** Of the keys that frames may be encrypted with, by id. */
+  readonly #headerKeys = new Map<number, Uint8Array>();
 
   constructor(storage: Storage, control: Control, host: SequencerHost, options: SequencerOptions, recovered: LogStart) {
     this.#storage = storage;
@@ -131,6 +145,12 @@ export class Sequencer {
     this.#durableLsn = recovered.end.lastLsn;
     this.#stampedLsn = recovered.end.lastLsn;
     this.#lastTime = recovered.lastTime;
+    const { key } = options;
+    // No segment is open yet: the header of the first one knows the key before any frame needs it.
+    if (key !== undefined) {
+      this.#headerKeys.set(key.id, key.headerKey);
+      this.#state = withKey(this.#state, key.id, key.checkValue);
+    }
     const now = host.now();
     for (const level of [Level.Memory, Level.Os, Level.Disk]) control.publishCommit(level, this.#durableLsn, 0, now);
     this.#publishSegments();
@@ -262,15 +282,30 @@ export class Sequencer {
     });
   }
 
-  /** Ends the current segment and begins the next. A segment without records stays. */
-  rotate(): void {
+  /**
+   * Ends the current segment and begins the next. A segment without records stays, unless `key` is another than before:
+   * when this returns, the header of the current segment knows it, durably, and frames may be encrypted with it.
+   */
+  rotate(key?: ActorKey): void {
     this.#guard(() => {
       this.#drain();
+      const before = this.#state;
+      const isNew = key !== undefined && before.encryption?.current !== key.id;
+      if (isNew) {
+        this.#headerKeys.set(key.id, key.headerKey);
+        this.#state = withKey(before, key.id, key.checkValue);
+      }
       const current = this.#current;
-      if (current === undefined || current.info.lastLsn < current.info.firstLsn) return;
+      if (current === undefined || (!isNew && current.info.lastLsn < current.info.firstLsn)) return;
       const { segmentBytes } = this.#options;
-      const spare = this.#takeSpare(segmentBytesFor(0, this.#state), segmentBytes);
-      this.#beginSegment(spare);
+      try {
+        const least = segmentBytesFor(0, this.#state);
+        this.#beginSegment(this.#takeSpare(least, Math.max(least, segmentBytes)));
+      } catch (error) {
+        // The disk is full: nobody encrypts with the new key.
+        this.#state = before;
+        throw error;
+      }
     });
   }
 
@@ -507,7 +542,8 @@ export class Sequencer {
     if (wantsLess) this.#policy.wantedLess(now);
     const { salt, endOffset } = current.info;
     const first = this.#group.frames === 0 && this.#clean;
-    const crc = writeSequencerFields(
+    const finish = data[offset + Field.encryption] === 0 ? writeSequencerFields : this.#finishEncrypted;
+    const crc = finish(
       view,
       data,
       offset,
@@ -532,6 +568,26 @@ export class Sequencer {
     member.unwritten++;
     member.waiting |= flags;
   }
+
+  /** As `writeSequencerFields`, of a frame that ends in a header tag: it needs the fields, the payload's CRC needs it. */
+  readonly #finishEncrypted: typeof writeSequencerFields = (
+    view,
+    bytes,
+    at,
+    lsn,
+    durable,
+    salt,
+    time,
+    crc,
+    flags = 0,
+  ) => {
+    fillSequencerFields(view, at, lsn, durable, salt, time, crc, flags);
+    const headerKey = this.#headerKeys.get(view.getUint32(at + FRAME_HEADER_BYTES, true));
+    if (headerKey === undefined) throw new Error('A frame is encrypted with a key that the log does not know.');
+    const tag = writeHeaderTag(headerKey, bytes.subarray(at), view.getUint32(at + Field.storedBytes, true));
+    view.setUint32(at + Field.payloadCrc, crc32(tag, view.getUint32(at + Field.payloadCrc, true)), true);
+    return checksumHeader(view, bytes, at);
+  };
 
   /** No space: the frame is given back with nothing written, behind everything before it. */
   #reject(member: Member): void {

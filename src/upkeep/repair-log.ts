@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import { DirectoryLock } from '../coordinator/lock.js';
 import { corrupt, WalError } from '../errors.js';
+import { type EncryptionKey, KeyRing, keySourceOf } from '../format/key-ring.js';
 import { filesOf } from '../reader/storage-files.js';
 import { type VerifyReport, verifyFiles } from '../reader/verify.js';
 import { applyRepair, settleRepair } from '../recovery/apply-repair.js';
@@ -10,6 +11,7 @@ import { openError } from '../recovery/recover.js';
 import { planRepair, type RepairPlan } from '../recovery/repair-plan.js';
 import type { LsnSpan, SurveyProgress } from '../recovery/survey.js';
 import { LOCK_NAME, segmentIdOf } from '../segments/names.js';
+import { newestHeader } from '../segments/read-segment.js';
 import { NodeStorage } from '../storage/node-storage.js';
 import type { Storage } from '../storage/storage.js';
 
@@ -20,6 +22,8 @@ export interface RepairOptions {
   onProgress?: (progress: SurveyProgress) => void;
   /** Ends the work before anything is changed; it then rejects with the signal's reason. */
   signal?: AbortSignal;
+  /** Of an encrypted log, as for `open`; without it `ERR_WAL_KEY`. */
+  encryptionKey?: EncryptionKey;
 }
 
 export interface RepairReport {
@@ -61,7 +65,8 @@ export async function repairLog(directory: string, options: RepairOptions = {}):
 /** The same, over any storage. */
 export async function repairStorage(storage: Storage, options: RepairOptions = {}): Promise<RepairReport> {
   const { signal, onProgress } = options;
-  const { damage, verdict, records, lost } = await verifyFiles(filesOf(storage), { signal, onProgress });
+  const keys = await unlock(storage, options);
+  const { damage, verdict, records, lost } = await verifyFiles(filesOf(storage), { signal, onProgress }, keys);
   if (verdict !== 'corrupt') {
     if (options.dryRun !== true) settleRepair(storage);
     return { verdict: 'clean', kept: records, lost, quarantined: [], damage };
@@ -72,8 +77,8 @@ export async function repairStorage(storage: Storage, options: RepairOptions = {
     .sort()
     .at(-1);
   const endDamaged = damage.some(({ segment }) => segment === last);
-  const plan = await inSteps(planRepair(storage, { endDamaged }), onProgress, signal);
-  await check(storage, plan, options);
+  const plan = await inSteps(planRepair(storage, { endDamaged, keys }), onProgress, signal);
+  await check(storage, plan, options, keys);
   const quarantined: string[] = [];
   if (options.dryRun !== true) {
     quarantined.push(...applyRepair(storage, plan));
@@ -82,9 +87,23 @@ export async function repairStorage(storage: Storage, options: RepairOptions = {
   return { verdict: 'repaired', kept: plan.kept, lost: plan.lost, quarantined, damage };
 }
 
+/** With the wrong key, or none, sound frames could not be told from forged ones. */
+async function unlock(storage: Storage, { encryptionKey }: RepairOptions): Promise<KeyRing> {
+  const keys = new KeyRing(keySourceOf(encryptionKey));
+  const header = newestHeader(storage);
+  if (header !== undefined) await keys.unlock(header.logId, header.state.encryption);
+  return keys;
+}
+
 /** A plan that does not lead to a sound log is not carried out. */
-async function check(storage: Storage, plan: RepairPlan, { signal, onProgress }: RepairOptions): Promise<void> {
-  const { damage, records } = await verifyFiles(filesOf(new PatchedStorage(storage, plan)), { signal, onProgress });
+async function check(
+  storage: Storage,
+  plan: RepairPlan,
+  { signal, onProgress }: RepairOptions,
+  keys: KeyRing,
+): Promise<void> {
+  const repaired = filesOf(new PatchedStorage(storage, plan));
+  const { damage, records } = await verifyFiles(repaired, { signal, onProgress }, keys);
   const [first] = damage;
   if (first === undefined && records === plan.kept) return;
   const { segment, offset, lsn, reason } = first ?? { reason: `${records} records instead of ${plan.kept}` };
