@@ -2,6 +2,8 @@ export type { CommitEvent } from './coordinator/commits.js';
 export type { OpenOptions } from './coordinator/options.js';
 export { WAL_ERROR_CODES, WalError, type WalErrorCode } from './errors.js';
 export type { RecoverTarget, Replayed, ReplayHandler, ReplayOperation } from './kv/replay.js';
+export type { Transaction } from './kv/transaction.js';
+export type { PreparedOperation, PreparedTransaction } from './kv/transactions.js';
 export type { AppendOptions, BatchOperation } from './producer/arguments.js';
 export { connect, type Producer, type ProducerHandle } from './producer/connect.js';
 export type { LsnRange } from './producer/producer.js';

@@ -2,6 +2,7 @@ import fs from 'node:fs';
 import { toPlainError, WalError } from '../errors.js';
 import { FORMAT_VERSION, type SegmentHeader } from '../format/segment-header.js';
 import type { LogState } from '../format/state.js';
+import { preparedIn } from '../kv/transactions.js';
 import { inspectLive } from '../recovery/inspect-live.js';
 import { openError, type RecoveryReport } from '../recovery/recover.js';
 import { chainOf, lastLsnOf } from '../segments/chain.js';
@@ -38,6 +39,8 @@ interface Inspection {
   checkpoint: Lsn;
   segments: InspectedSegment[];
   subscriptions: { name: string; acknowledged: Lsn; lag: number }[];
+  /** Prepared, and neither committed nor aborted. */
+  transactions: { id: string; firstLsn: Lsn; operations: number }[];
   /** What opening the log would find. */
   recovery: RecoveryReport | Corruption;
 }
@@ -96,6 +99,7 @@ async function inspectStorage(storage: Storage, directory: string): Promise<Insp
       acknowledged,
       lag: lastLsn - acknowledged,
     })),
+    transactions: preparedIn(state).map(({ id, first, operations }) => ({ id, firstLsn: first, operations })),
     recovery: await whatRecoverySays(storage, directory),
   };
 }
@@ -148,7 +152,15 @@ async function whatRecoverySays(storage: Storage, directory: string): Promise<Re
   }
 }
 
-function describe({ logId, formatVersion, checkpoint, segments, subscriptions, recovery }: Inspection): string {
+function describe({
+  logId,
+  formatVersion,
+  checkpoint,
+  segments,
+  subscriptions,
+  transactions,
+  recovery,
+}: Inspection): string {
   const rows = segments.map(({ file, firstLsn, lastLsn, bytes, state }) => [
     file,
     firstLsn ?? '?',
@@ -157,12 +169,15 @@ function describe({ logId, formatVersion, checkpoint, segments, subscriptions, r
     state,
   ]);
   const readers = subscriptions.map(({ name, acknowledged, lag }) => [name, acknowledged, lag]);
+  const doubtful = transactions.map(({ id, firstLsn, operations }) => [id, firstLsn, operations]);
   return [
     `log ${logId ?? '(nothing written yet)'}, format ${formatVersion}, checkpoint at LSN ${checkpoint}\n`,
     `\n${plural(segments.length, 'segment')}\n`,
     rows.length > 0 ? table(['file', 'first LSN', 'last LSN', 'size', 'state'], rows) : '',
     readers.length > 0 ? `\n${plural(readers.length, 'subscription')}\n` : '',
     readers.length > 0 ? table(['name', 'acknowledged', 'lag'], readers) : '',
+    doubtful.length > 0 ? `\n${plural(doubtful.length, 'transaction')} in doubt\n` : '',
+    doubtful.length > 0 ? table(['id', 'first LSN', 'operations'], doubtful) : '',
     `\nopening it would find: ${outlook(recovery)}\n`,
   ].join('');
 }

@@ -1,5 +1,6 @@
 import type { PlainError } from '../errors.js';
 import type { LogState, Positions } from '../format/state.js';
+import type { TransactionNote } from '../format/transaction.js';
 import type { RecoveryMode, RecoveryReport } from '../recovery/recover.js';
 import type { SurveyProgress as RecoveryProgress } from '../recovery/survey.js';
 import type { Spare } from '../segments/prepare.js';
@@ -22,6 +23,7 @@ export type ActorRequest =
   | { op: 'sync' | 'rotate' | 'cleanup' | 'close' }
   | { op: 'checkpoint' | 'truncateAfter'; lsn: number }
   | { op: 'positions'; positions: Positions }
+  | { op: 'transaction'; note: TransactionNote }
   | { op: 'liveIndex'; segmentId: number }
   | { op: 'addSpare'; spare: Spare | undefined }
   | { op: 'addRing'; id: number; ring: SharedArrayBuffer; channel: string }

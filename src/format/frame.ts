@@ -28,6 +28,8 @@ export const FrameType = {
   Positions: 5,
   /** Stands where frames were lost, put there by a repair: `records` LSNs from `firstLsn` on are gone. */
   Gap: 6,
+  /** Operations of a transaction, or what became of it. */
+  Transaction: 7,
 } as const;
 
 /** Bits of a header's flags. Set by the sequencer. */
@@ -152,7 +154,7 @@ export function readFrameHeader(view: DataView, bytes: Uint8Array, at: number, s
   };
 }
 
-/** Builds a whole frame that the log writes for itself (seal, state): no ring, no encoder. */
+/** Builds a whole frame that the sequencer makes itself (seal, state, the commit of a transaction): no ring, no encoder. */
 export function buildFrame(
   type: number,
   payload: Uint8Array,
@@ -162,11 +164,12 @@ export function buildFrame(
   timestamp: number,
   previousCrc: number,
   flags = 0,
+  records = 0,
 ): { bytes: Uint8Array; headerCrc: number } {
   const bytes = new Uint8Array(frameBytes(payload.byteLength));
   const view = new DataView(bytes.buffer);
   bytes.set(payload, FRAME_HEADER_BYTES);
-  writeEncoderFields(view, 0, type, payload.byteLength, payload.byteLength, 0);
+  writeEncoderFields(view, 0, type, payload.byteLength, payload.byteLength, records);
   view.setUint32(Field.payloadCrc, crc32(payload), true);
   const headerCrc = writeSequencerFields(view, bytes, 0, firstLsn, durableLsn, salt, timestamp, previousCrc, flags);
   return { bytes, headerCrc };

@@ -75,6 +75,7 @@ export class Appender {
   #limit = 0;
   #records = 0;
   #flags = 0;
+  #type: number = FrameType.Records;
 
   // Bytes, counted since the ring was made: `#head` given out, `#tail` written to the file.
   #head = 0;
@@ -151,13 +152,18 @@ export class Appender {
   /** Appends records that recovery takes whole or not at all: all in one frame. `resolve` gets the LSN of the first. */
   appendGroup(batch: RecordBatch, level: number, resolve: Resolve, reject: Reject): Waiting | undefined {
     const { maxRecordBytes } = this.#options;
-    const limit = this.#maxFrameBytes - FRAME_HEADER_BYTES - 8;
+    const limit = this.mostGroupBytes;
     if (batch.largest > maxRecordBytes) reject(tooLarge(batch.largest, maxRecordBytes));
     else if (batch.bytes > limit) reject(tooLarge(batch.bytes, limit, 'An atomic batch'));
     else if (this.#line.length > 0 || !this.#tryAppendGroup(batch, level, resolve, reject)) {
       return this.#waitInLine(batch.copied(), level, resolve, reject);
     }
     return undefined;
+  }
+
+  /** The most that a group may take. */
+  get mostGroupBytes(): number {
+    return this.#maxFrameBytes - FRAME_HEADER_BYTES - 8;
   }
 
   /** Takes an append that waits in line out of it. Returns false when it is in the ring already. */
@@ -203,7 +209,7 @@ export class Appender {
     const storedBytes = this.#cursor - start - FRAME_HEADER_BYTES;
     const bytes = align8(this.#cursor - start);
     ring.data.fill(0, this.#cursor, start + bytes);
-    writeEncoderFields(ring.view, start, FrameType.Records, storedBytes, storedBytes, this.#records);
+    writeEncoderFields(ring.view, start, this.#type, storedBytes, storedBytes, this.#records);
     const pool = bytes >= this.#options.encodeBytes && this.#host.encode !== undefined;
     const here = !pool && bytes >= OWN_CRC_BYTES;
     if (here) {
@@ -276,10 +282,16 @@ export class Appender {
       resolve(0);
       return true;
     }
+    if (batch.frameType !== undefined) this.publish();
     if (!this.#ensureFrame(batch.bytes)) return false;
     this.#await(level, resolve, reject);
     this.#cursor = batch.write(this.ring.data, this.#cursor);
     this.#records += batch.count;
+    if (batch.frameType !== undefined) {
+      this.#type = batch.frameType;
+      // Nothing else goes into it.
+      this.#limit = this.#cursor;
+    }
     this.#afterWrite();
     return true;
   }
@@ -364,6 +376,7 @@ export class Appender {
     this.#limit = start + room - 8;
     this.#records = 0;
     this.#flags = 0;
+    this.#type = FrameType.Records;
     this.#pendingOf(this.#published).startedAt = performance.now();
     return true;
   }

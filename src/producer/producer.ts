@@ -96,6 +96,11 @@ export class RecordWriter {
     }, options);
   }
 
+  /** Records that were put together already, as `batch`. */
+  write(batch: RecordBatch, options?: AppendOptions): Promise<LsnRange> {
+    return this.#group(() => batch, options);
+  }
+
   #one(
     kind: number,
     key: Bytes | undefined,
@@ -112,7 +117,7 @@ export class RecordWriter {
         if (options.durability !== undefined) level = checkLevel(options.durability);
         if (options.signal !== undefined) return this.#abortable({ kind, key, value }, level, options.signal, single);
       }
-      this.#checkOpen();
+      this.checkOpen();
     } catch (error) {
       return Promise.reject(error);
     }
@@ -131,7 +136,7 @@ export class RecordWriter {
       }
       batch = collect();
       if (options?.signal !== undefined) return this.#abortable(batch, level, options.signal, range(batch.count));
-      this.#checkOpen();
+      this.checkOpen();
       if (batch.count === 0) return Promise.resolve(this.#emptyRange());
     } catch (error) {
       return Promise.reject(error);
@@ -151,7 +156,7 @@ export class RecordWriter {
   ): Promise<T> {
     checkSignal(signal);
     if (signal.aborted) return Promise.reject(signal.reason);
-    this.#checkOpen();
+    this.checkOpen();
     if ('count' in records && records.count === 0) return Promise.resolve(this.#emptyRange() as T);
     return new Promise<T>((resolve, reject) => {
       let waiting: Waiting | undefined;
@@ -185,7 +190,8 @@ export class RecordWriter {
     return this.#refusal === undefined && this.#control.phase === LogPhase.Running;
   }
 
-  #checkOpen(): void {
+  /** Throws what keeps the log from being written, if anything does. */
+  checkOpen(): void {
     if (this.#refusal !== undefined) throw this.#refusal;
     if (this.#control.phase === LogPhase.Failed) {
       throw new WalError('ERR_WAL_FAILED', `The log failed and must be reopened: ${this.#control.failure()}`);

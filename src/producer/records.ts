@@ -44,6 +44,8 @@ export interface RecordBatch {
   readonly bytes: number;
   /** Of the largest one's body. */
   readonly largest: number;
+  /** They need a frame of their own, of this type; undefined: they go with others into a frame of records. */
+  readonly frameType?: number;
   /** Writes them one behind the other and returns the offset behind the last. */
   write(target: Buffer, at: number): number;
   /** The same, independent of the caller's buffers. */

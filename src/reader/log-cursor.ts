@@ -1,9 +1,10 @@
 import { corrupt, WalError } from '../errors.js';
 import { type FrameHeader, FrameType } from '../format/frame.js';
-import { decodeRecords, type WalRecord } from '../format/record.js';
+import type { WalRecord } from '../format/record.js';
 import type { IndexEntry } from '../format/seal.js';
 import type { Lsn } from '../types.js';
 import type { CatalogEntry } from './catalog.js';
+import { decodeFrame, type FrameDecoder } from './decode-frame.js';
 import { isGone, type ReadableFile } from './files.js';
 import { FrameStream, type FrameStreamOptions } from './frame-stream.js';
 import { lastEntry, readIndex } from './index-lookup.js';
@@ -11,6 +12,11 @@ import type { LogSource } from './log-source.js';
 
 /** Visits frames in order. Returns false to go no further. */
 export type CursorVisitor = (frame: FrameHeader, bytes: Uint8Array, payloadAt: number) => boolean | undefined;
+
+export interface LogCursorOptions extends FrameStreamOptions {
+  /** What becomes of the frames. Default: the records as they were written. */
+  decoder?: FrameDecoder;
+}
 
 /**
  * A place in the log that moves forward: through frames, across segments, and on again when the log has grown. Holds one
@@ -20,6 +26,7 @@ export type CursorVisitor = (frame: FrameHeader, bytes: Uint8Array, payloadAt: n
 export class LogCursor {
   readonly #source: LogSource;
   readonly #options: FrameStreamOptions;
+  readonly #decode: FrameDecoder;
   /** The next LSN to deliver. */
   #next: Lsn;
   #entry: CatalogEntry | undefined;
@@ -31,10 +38,11 @@ export class LogCursor {
   /** Where the end of a file was looked at a second time, within this call. */
   #retriedAt = -1;
 
-  constructor(source: LogSource, from: Lsn, options: FrameStreamOptions = {}) {
+  constructor(source: LogSource, from: Lsn, { decoder = decodeFrame, ...options }: LogCursorOptions = {}) {
     this.#source = source;
     this.#next = from;
     this.#options = options;
+    this.#decode = decoder;
     this.#cuts = source.catalog.cuts.count;
   }
 
@@ -58,9 +66,8 @@ export class LogCursor {
     const { cuts } = this.#source.catalog;
     const known = cuts.count;
     const visit: CursorVisitor = (frame, bytes, at) => {
-      const { type, firstLsn, records: count, storedBytes, timestamp } = frame;
-      if (type === FrameType.Records && firstLsn + count > this.#next) {
-        decodeRecords(bytes, at, at + storedBytes, count, firstLsn, timestamp, this.#next, this.#lastHere(to), records);
+      if (frame.firstLsn + frame.records > this.#next) {
+        this.#decode(frame, bytes, at, this.#next, this.#lastHere(to), records);
       }
       return true;
     };

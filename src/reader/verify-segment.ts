@@ -1,7 +1,15 @@
 import { FRAME_HEADER_BYTES, type FrameHeader, FrameType, frameBytes, readFrameHeader } from '../format/frame.js';
 import { addToIndex, decodeSeal, type IndexEntry, readSealFooter, SEAL_FOOTER_BYTES } from '../format/seal.js';
 import { SEGMENT_HEADER_UNIT, SegmentFlag, type SegmentHeader } from '../format/segment-header.js';
-import { decodePositions, decodeState, EMPTY_STATE, type LogState, withPositions } from '../format/state.js';
+import {
+  afterTransaction,
+  decodePositions,
+  decodeState,
+  EMPTY_STATE,
+  type LogState,
+  withPositions,
+} from '../format/state.js';
+import { readTransactionPrefix } from '../format/transaction.js';
 import { describeRow, verdictOf } from '../recovery/verdict.js';
 import { type Expectation, saltAt } from '../segments/walk.js';
 import type { Lsn } from '../types.js';
@@ -187,7 +195,7 @@ export class SegmentVerifier {
       addToIndex(this.#index, offset, firstLsn, header.timestamp);
     }
     if (type === FrameType.Records) return true;
-    return this.#visitOwn(type, bytes.subarray(at, at + storedBytes), offset);
+    return this.#visitOwn(header, bytes.subarray(at, at + storedBytes), offset);
   }
 
   #noteGap(firstLsn: Lsn, records: number): void {
@@ -204,13 +212,19 @@ export class SegmentVerifier {
     findings.lastLsn = last;
   }
 
-  /** A frame that the log wrote for itself. */
-  #visitOwn(type: number, payload: Uint8Array, offset: number): boolean {
+  /** A frame that changes the state, or may. */
+  #visitOwn({ type, firstLsn }: FrameHeader, payload: Uint8Array, offset: number): boolean {
     try {
       const findings = this.#findings;
       if (type === FrameType.State) findings.state = decodeState(payload);
       if (type === FrameType.Positions) {
         findings.state = withPositions(findings.state ?? EMPTY_STATE, decodePositions(payload));
+      }
+      if (type === FrameType.Transaction) {
+        const { header, expectedLsn } = this.#subject;
+        const prefix = readTransactionPrefix(payload, 0, payload.byteLength);
+        const segmentFirst = header?.firstLsn ?? expectedLsn;
+        findings.state = afterTransaction(findings.state ?? EMPTY_STATE, prefix, firstLsn, segmentFirst);
       }
       if (type !== FrameType.Seal) return true;
       const seal = decodeSeal(payload);
