@@ -631,10 +631,7 @@ function transactionsHost(coordinator: Coordinator, { level, maxTransactionBytes
     defaultLevel: level,
     checkOpen: () => writer.checkOpen(),
     write: (batch, how) => writer.write(batch, how),
-    writePart: (batch) =>
-      new Promise((resolve, reject) => {
-        appender.appendGroup(batch, Level.Memory, resolve, reject);
-      }),
+    writePart: (batch) => writer.writePart(batch),
     note: (note) => coordinator.noteTransaction(note),
     sync: () => coordinator.syncTaken(),
     underWay: (work) => coordinator.underWay(work),

@@ -82,7 +82,10 @@ export async function replayInto(
         if (result !== undefined) await result;
       } else if (record.commits !== undefined) {
         for await (const ops of committed(record, undecided, read)) {
-          for (const op of ops) await handle(op, record.lsn);
+          for (const op of ops) {
+            const result = handle(op, record.lsn);
+            if (result !== undefined) await result;
+          }
         }
       }
     }

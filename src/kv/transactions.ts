@@ -38,6 +38,11 @@ export type PreparedOperation = { type: 'put'; key: Uint8Array; value: Uint8Arra
 export interface PreparedTransaction {
   id: string;
   operations: PreparedOperation[];
+  /**
+   * Some of its operations were damaged and given up by a repair; none is listed, and none would be replayed if it were
+   * committed. What is left to do is to abort it.
+   */
+  lost?: true;
 }
 
 /**
@@ -164,7 +169,7 @@ export async function listPrepared(
       // Decided meanwhile, and perhaps cleaned up.
       if (Object.hasOwn(known(), id)) throw error;
     }
-    list.push({ id, operations: found });
+    list.push({ id, operations: found, ...(found.length < operations && { lost: true as const }) });
   }
   return list.filter(({ id }) => Object.hasOwn(known(), id));
 }

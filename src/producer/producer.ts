@@ -1,4 +1,5 @@
 import { invalidArgument, WalError } from '../errors.js';
+import { Level } from '../format/levels.js';
 import { RecordKind } from '../format/record.js';
 import { type Control, Counter, LogPhase } from '../ring/control.js';
 import type { Bytes, Lsn } from '../types.js';
@@ -94,6 +95,14 @@ export class RecordWriter {
       );
       return new EntryBatch(entries);
     }, options);
+  }
+
+  /** A part of what was begun before the log was closed: it is still taken. Resolves at `memory`, to its first LSN. */
+  async writePart(batch: RecordBatch): Promise<Lsn> {
+    this.#checkRunning();
+    return new Promise((resolve, reject) => {
+      this.#appender.appendGroup(batch, Level.Memory, resolve, reject);
+    });
   }
 
   /** Records that were put together already, as `batch`. */
@@ -193,6 +202,10 @@ export class RecordWriter {
   /** Throws what keeps the log from being written, if anything does. */
   checkOpen(): void {
     if (this.#refusal !== undefined) throw this.#refusal;
+    this.#checkRunning();
+  }
+
+  #checkRunning(): void {
     if (this.#control.phase === LogPhase.Failed) {
       throw new WalError('ERR_WAL_FAILED', `The log failed and must be reopened: ${this.#control.failure()}`);
     }
