@@ -56,7 +56,10 @@ function endsSound(storage: Storage, survey: Survey): boolean {
   const { endOffset, endCrc, sealed } = endOf(survey);
   if (next !== undefined) return endOffset === next.previous.endOffset && endCrc === next.previous.headerCrc;
   if (!isLast) return sealed && runs.length === 1;
-  return sealed ? runs.length === 1 : !isEndDamaged(storage, survey);
+  if (sealed) return runs.length === 1;
+  // Everything before a seal was on disk when it was written. One behind a hole says that the hole is damage; and as it
+  // ends the file, a look at the end alone would find nothing wrong.
+  return runs.every(({ sealAt }) => sealAt === undefined) && !isEndDamaged(storage, survey);
 }
 
 /** Where the frames end that follow one another from the header on. */
