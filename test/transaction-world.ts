@@ -16,15 +16,10 @@ import { Member } from '../src/sequencer/member.js';
 import { readableFiles } from './simulation/simulated-disk.js';
 import type { LogOptions } from './simulation/simulated-log.js';
 import { SimulatedLog } from './simulation/simulated-log.js';
+import { type Found, type Seen, see } from './transaction-fates.js';
 
 const RING_BYTES = 64 * 1024;
 const PART_BYTES = 4096;
-
-/** A transaction as somebody sees it who replays the log: the keys of its operations, and where they appeared. */
-export interface Seen {
-  keys: string[];
-  lsns: Set<number>;
-}
 
 /**
  * The package's own transactions over the engine on a simulated disk: its appender on one side of a ring, and the
@@ -70,15 +65,15 @@ export class TransactionWorld extends SimulatedLog {
     const request = { from, to: Number.MAX_SAFE_INTEGER, follow: undefined, signal, decoder: decodeForReplay };
     for await (const { lsn, op } of replayed(readLog(source, request), (place) => transactionRecords(source, place))) {
       const key = op.type === 'clear' ? '' : Buffer.from(op.key).toString();
-      const name = key.split(':')[0];
       // Plain records of the simulation have binary keys.
-      if (!/^[a-z]+$/.test(name)) continue;
-      const known = seen.get(name) ?? { keys: [], lsns: new Set() };
-      known.keys.push(key);
-      known.lsns.add(lsn);
-      seen.set(name, known);
+      if (/^[a-z0-9]+:/.test(key)) see(seen, key, lsn);
     }
     return seen;
+  }
+
+  async look(): Promise<Found> {
+    const { checkpoint } = this.sequencer.state;
+    return { replay: await this.replay(), inDoubt: await this.inDoubt(), checkpoint };
   }
 
   /** The keys of those in doubt, by id. */
@@ -126,8 +121,4 @@ export class TransactionWorld extends SimulatedLog {
       throw fromPlainError(toPlainError(error));
     }
   }
-}
-
-export function keysOf(name: string, operations: number): string[] {
-  return Array.from({ length: operations }, (_, i) => `${name}:${i}`);
 }

@@ -6,29 +6,10 @@ import { retireSegments } from '../src/segments/retire.js';
 import { Random } from './simulation/random.js';
 import { type CrashKind, SimulatedDisk } from './simulation/simulated-disk.js';
 import { during, SEGMENT_BYTES } from './simulation/simulated-log.js';
-import { keysOf, TransactionWorld } from './transaction-world.js';
+import { keysOf, problemsOf, type Told } from './transaction-fates.js';
+import { TransactionWorld } from './transaction-world.js';
 
 const KINDS: CrashKind[] = ['process', 'power'];
-
-/** What may have become of a transaction, by what its caller had been told when the crash came. */
-type Fate = 'absent' | 'in doubt' | 'committed';
-const ALLOWED = {
-  begun: ['absent'],
-  committing: ['absent', 'committed'],
-  preparing: ['absent', 'in doubt'],
-  prepared: ['in doubt'],
-  'committing prepared': ['in doubt', 'committed'],
-  committed: ['committed'],
-  aborting: ['in doubt', 'absent'],
-  aborted: ['absent'],
-} satisfies Record<string, Fate[]>;
-
-interface Told {
-  id: string;
-  operations: number;
-  phase: keyof typeof ALLOWED;
-  lsn?: number;
-}
 
 /** Runs transactions, and notes what each one's caller was told. */
 class Script {
@@ -108,27 +89,7 @@ async function everything(script: Script): Promise<void> {
 }
 
 async function judge(world: TransactionWorld, script: Script, point: string): Promise<string[]> {
-  const problems: string[] = [];
-  const problem = (what: string) => problems.push(`${point}: ${what}`);
-  const { checkpoint } = world.sequencer.state;
-  const replay = await world.replay();
-  const inDoubt = await world.inDoubt();
-  for (const [name, { id, operations, phase, lsn }] of script.told) {
-    const seen = replay.get(name);
-    const doubted = inDoubt.get(id);
-    const keys = keysOf(name, operations).join();
-    if (seen !== undefined && (seen.keys.join() !== keys || seen.lsns.size !== 1)) problem(`${name} is not whole`);
-    if (doubted !== undefined && doubted.join() !== keys) problem(`${name} in doubt lacks operations`);
-    if (seen !== undefined && doubted !== undefined) problem(`${name} is committed and in doubt`);
-    const fate: Fate = seen !== undefined ? 'committed' : doubted !== undefined ? 'in doubt' : 'absent';
-    const applied = phase === 'committed' && lsn! <= checkpoint;
-    if (applied ? fate !== 'absent' : !(ALLOWED[phase] as Fate[]).includes(fate)) problem(`${name}, ${phase}: ${fate}`);
-    if (phase === 'committed' && seen !== undefined && !seen.lsns.has(lsn!)) problem(`${name} moved from LSN ${lsn}`);
-  }
-  for (const id of inDoubt.keys()) {
-    if (![...script.told.values()].some((told) => told.id === id)) problem(`${id} came from nowhere`);
-  }
-  return problems;
+  return problemsOf(script.told, await world.look()).map((problem) => `${point}: ${problem}`);
 }
 
 t.test(
