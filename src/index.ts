@@ -4,6 +4,8 @@ export { WAL_ERROR_CODES, WalError, type WalErrorCode } from './errors.js';
 export type { CodecName } from './format/codec.js';
 export type { EncryptionKey, KeyFunction, NumberedKey } from './format/key-ring.js';
 export type { RecoverTarget, Replayed, ReplayHandler, ReplayOperation } from './kv/replay.js';
+export type { Transaction } from './kv/transaction.js';
+export type { PreparedOperation, PreparedTransaction } from './kv/transactions.js';
 export type { AppendOptions, BatchOperation } from './producer/arguments.js';
 export { connect, type Producer, type ProducerHandle } from './producer/connect.js';
 export type { LsnRange } from './producer/producer.js';

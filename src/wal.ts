@@ -18,6 +18,14 @@ import {
   replayInto,
   utf8Key,
 } from './kv/replay.js';
+import type { Transaction } from './kv/transaction.js';
+import {
+  listPrepared,
+  type PreparedTransaction,
+  preparedIn,
+  Transactions,
+  type TransactionsHost,
+} from './kv/transactions.js';
 import {
   type AppendOptions,
   type BatchOperation,
@@ -31,6 +39,7 @@ import {
 import type { ProducerHandle } from './producer/connect.js';
 import type { LsnRange } from './producer/producer.js';
 import { Catalog } from './reader/catalog.js';
+import { decodeForReplay, type FrameDecoder } from './reader/decode-frame.js';
 import { nodeFiles } from './reader/files.js';
 import { FilesSource } from './reader/files-source.js';
 import { LogCursor } from './reader/log-cursor.js';
@@ -38,6 +47,7 @@ import type { LogSource } from './reader/log-source.js';
 import { type ReadProgress, type ReadRequest, readLog } from './reader/read-log.js';
 import { Reader } from './reader/reader.js';
 import { filesOf } from './reader/storage-files.js';
+import { type TransactionPlace, transactionRecords } from './reader/transaction-records.js';
 import { inspectLive } from './recovery/inspect-live.js';
 import { openError, type Recovered, type RecoveryReport } from './recovery/recover.js';
 import { salvageLog } from './recovery/salvage.js';
@@ -103,6 +113,8 @@ export interface WalStats {
   /** This thread's ring, in bytes. */
   ring: { bytes: number; used: number };
   subscriptions: SubscriptionStats[];
+  /** Transactions that are prepared, and neither committed nor aborted. */
+  preparedTransactions: number;
   /** From append to commit, in milliseconds, by frames of this thread. */
   latencyMs: Record<'memory' | 'os' | 'disk', Latency>;
 }
@@ -149,6 +161,8 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
   /** Undefined when the log is read only. */
   readonly #coordinator: Coordinator | undefined;
   readonly #recovered: Recovered | undefined;
+  /** Undefined when the log is read only. */
+  readonly #transactions: Transactions | undefined;
   readonly #source: LogSource & { close(): Promise<void> };
   #closing: Promise<void> | undefined;
   /** The clean-up that follows a checkpoint by itself, if one is under way. */
@@ -182,6 +196,7 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     }
     this.#coordinator = source;
     this.#source = source.logSource(catalog);
+    this.#transactions = new Transactions(transactionsHost(source, options));
     source.listen({
       commit: (event) => this.#committed(event),
       rotated: (current, sealed) => {
@@ -266,6 +281,37 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     return this.put(key, value, { durability: level });
   }
 
+  /** Begins a transaction. Nothing of it is in the log before its `commit` or `prepare`. */
+  transaction(): Transaction {
+    if (this.#closing !== undefined || this.#transactions === undefined) throw this.#cannotWrite();
+    return this.#transactions.begin();
+  }
+
+  /**
+   * The transactions that are prepared, in this run or an earlier one, and neither committed nor aborted. They stay so,
+   * and keep their operations from being cleaned up, until somebody decides.
+   */
+  async preparedTransactions(): Promise<PreparedTransaction[]> {
+    this.#checkOpen();
+    return listPrepared(
+      () => this.#state,
+      (place) => this.#readTransaction(place),
+    );
+  }
+
+  /**
+   * Commits a prepared transaction; resolves to the LSN of the commit, at which a replay shows its operations. Unknown, or
+   * decided already: `ERR_WAL_TRANSACTION`. Its durability is `disk`, unless `options` say otherwise.
+   */
+  commitPrepared(id: string, options?: AppendOptions): Promise<Lsn> {
+    return this.#transactions?.commitPrepared(id, options) ?? Promise.reject(this.#cannotWrite());
+  }
+
+  /** Aborts a prepared transaction: it never appears in a replay. Otherwise as `commitPrepared`. */
+  abortPrepared(id: string, options?: AppendOptions): Promise<void> {
+    return this.#transactions?.abortPrepared(id, options) ?? Promise.reject(this.#cannotWrite());
+  }
+
   /** Resolves, to the `disk` watermark, once everything appended before this call, in any thread, is on disk. */
   async sync(): Promise<Lsn> {
     await this.#writable().sync();
@@ -296,8 +342,7 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
    * Closing the log ends a following read quietly.
    */
   read(options: ReadOptions = {}): Reader {
-    const { signal, ...request } = this.#checkRead(options);
-    return new Reader((stop) => this.#read({ ...request, signal: stop }), signal, this.#source.catalog.cuts);
+    return this.#reader(options);
   }
 
   /**
@@ -330,10 +375,11 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     const batches = () => {
       if (options !== undefined) checkOptions(options);
       const { from = this.#state.checkpoint + 1, ...rest } = options ?? {};
-      return this.read({ ...rest, from, follow: false }).batches();
+      return this.#reader({ ...rest, from, follow: false }, decodeForReplay).batches();
     };
-    if (handler === undefined) return replayed(batches());
-    return (async () => replayInto(batches(), handler))();
+    const read = (place: TransactionPlace) => this.#readTransaction(place);
+    if (handler === undefined) return replayed(batches(), read);
+    return (async () => replayInto(batches(), read, handler))();
   }
 
   /** Replays into a Map, or anything with `set`, `delete` and `clear`. */
@@ -454,6 +500,7 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
       inFlight: appender.inFlight,
       ring: { bytes: appender.ring.dataBytes, used: appender.ringUse },
       subscriptions: this.#subscriptions.stats(),
+      preparedTransactions: preparedIn(this.#state).length,
       latencyMs: { memory: latency(0), os: latency(1), disk: latency(2) },
     };
   }
@@ -495,6 +542,22 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     const { segments, bytes } = await coordinator.cleanup(() => this.#activeReads === 0);
     if (segments > 0) this.emit('cleanup', { segments, bytes });
     return { segments, bytes };
+  }
+
+  #reader(options: ReadOptions, decoder?: FrameDecoder): Reader {
+    const { signal, ...request } = this.#checkRead(options);
+    return new Reader((stop) => this.#read({ ...request, decoder, signal: stop }), signal, this.#source.catalog.cuts);
+  }
+
+  async *#readTransaction(place: TransactionPlace): AsyncGenerator<WalRecord[], void, undefined> {
+    this.#activeReads++;
+    try {
+      yield* transactionRecords(this.#source, place);
+    } catch (error) {
+      throw openError(error, this.directory);
+    } finally {
+      this.#activeReads--;
+    }
   }
 
   async *#read(request: ReadRequest): AsyncGenerator<WalRecord[], void, undefined> {
@@ -563,6 +626,22 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     if (this.#closing !== undefined || this.#coordinator === undefined) throw this.#cannotWrite();
     return this.#coordinator;
   }
+}
+
+function transactionsHost(coordinator: Coordinator, { level, maxTransactionBytes }: ResolvedOptions): TransactionsHost {
+  const { appender, writer } = coordinator;
+  const { maxRecordBytes, frameBytes: partBytes } = coordinator.sizes;
+  return {
+    limits: { maxRecordBytes, maxTransactionBytes, partBytes },
+    mostFrameBytes: appender.mostGroupBytes,
+    defaultLevel: level,
+    checkOpen: () => writer.checkOpen(),
+    write: (batch, how) => writer.write(batch, how),
+    writePart: (batch) => writer.writePart(batch),
+    note: (note) => coordinator.noteTransaction(note),
+    sync: () => coordinator.syncTaken(),
+    underWay: (work) => coordinator.underWay(work),
+  };
 }
 
 /** An LSN or a time. */

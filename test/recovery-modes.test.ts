@@ -95,6 +95,19 @@ t.test('point-in-time ends the log before the first damage, in a finished segmen
   });
 });
 
+t.test('point-in-time ends the log before damage in the middle of the last segment of a closed log', async (t) => {
+  for (const lsn of [11, 13, 15]) {
+    const directory = await threeSegments(t);
+    damage(directory, lsn);
+    await opened(directory, { recoveryMode: 'point-in-time' }, async (log) => {
+      t.match(log.recovery, { verdict: 'salvaged', lastLsn: lsn - 1, lost: [{ firstLsn: lsn, lastLsn: 15 }] });
+      t.same(await lsnsIn(log), numbers(1, lsn - 1));
+      t.equal(await log.append('goes on'), lsn);
+    });
+    t.equal((await verifyLog(directory)).verdict, 'clean');
+  }
+});
+
 t.test('point-in-time does to a sound log what the default mode does', async (t) => {
   const directory = await threeSegments(t);
   await opened(directory, { recoveryMode: 'point-in-time' }, async (log) => {

@@ -3,6 +3,7 @@ import { availableParallelism } from 'node:os';
 import { BroadcastChannel, type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import type { ActorData, ActorMessage, ActorRequest } from '../src/coordinator/messages.js';
 import { toPlainError } from '../src/errors.js';
+import { withCheckpoint } from '../src/format/state.js';
 import { inspectPointInTime } from '../src/recovery/point-in-time.js';
 import { inspectLog, openError, type Recovered, unfinishedSpares } from '../src/recovery/recover.js';
 import { endLastSegment } from '../src/recovery/repair-tail.js';
@@ -85,11 +86,13 @@ function perform(sequencer: Sequencer, request: ActorRequest): unknown {
       sequencer.rotate(request.key);
       return sequencer.state;
     case 'checkpoint':
-      return sequencer.updateState((state) => ({ ...state, checkpoint: Math.max(state.checkpoint, request.lsn) }));
+      return sequencer.updateState((state) => withCheckpoint(state, request.lsn));
     case 'cleanup':
       return { gone: sequencer.cleanup(), state: sequencer.state };
     case 'positions':
       return sequencer.notePositions(request.positions);
+    case 'transaction':
+      return sequencer.noteTransaction(request.note);
     case 'truncateAfter':
       return { gone: sequencer.truncateAfter(request.lsn), state: sequencer.state };
     case 'liveIndex':

@@ -3,6 +3,7 @@ import { toPlainError, WalError } from '../errors.js';
 import { type EncryptionKey, KeyRing, keySourceOf } from '../format/key-ring.js';
 import { FORMAT_VERSION, type SegmentHeader } from '../format/segment-header.js';
 import type { EncryptionState, LogState } from '../format/state.js';
+import { preparedIn } from '../kv/transactions.js';
 import { inspectLive } from '../recovery/inspect-live.js';
 import { openError, type RecoveryReport } from '../recovery/recover.js';
 import { chainOf, lastLsnOf } from '../segments/chain.js';
@@ -42,6 +43,8 @@ interface Inspection {
   subscriptions: { name: string; acknowledged: Lsn; lag: number }[];
   /** Null when the log is not encrypted. */
   encryption: { currentKey: number; keys: number[] } | null;
+  /** Prepared, and neither committed nor aborted. */
+  transactions: { id: string; firstLsn: Lsn; operations: number }[];
   /** What opening the log would find. */
   recovery: RecoveryReport | Corruption;
 }
@@ -107,6 +110,7 @@ async function inspectStorage(storage: Storage, directory: string): Promise<Insp
       lag: lastLsn - acknowledged,
     })),
     encryption: state?.encryption === undefined ? null : describeKeys(state.encryption),
+    transactions: preparedIn(state).map(({ id, first, operations }) => ({ id, firstLsn: first, operations })),
     recovery: await whatRecoverySays(storage, directory),
   };
 }
@@ -170,6 +174,7 @@ function describe({
   segments,
   subscriptions,
   encryption,
+  transactions,
   recovery,
 }: Inspection): string {
   const rows = segments.map(({ file, firstLsn, lastLsn, bytes, state }) => [
@@ -180,6 +185,7 @@ function describe({
     state,
   ]);
   const readers = subscriptions.map(({ name, acknowledged, lag }) => [name, acknowledged, lag]);
+  const doubtful = transactions.map(({ id, firstLsn, operations }) => [id, firstLsn, operations]);
   return [
     `log ${logId ?? '(nothing written yet)'}, format ${formatVersion}, checkpoint at LSN ${checkpoint}\n`,
     encryption === null
@@ -189,6 +195,8 @@ function describe({
     rows.length > 0 ? table(['file', 'first LSN', 'last LSN', 'size', 'state'], rows) : '',
     readers.length > 0 ? `\n${plural(readers.length, 'subscription')}\n` : '',
     readers.length > 0 ? table(['name', 'acknowledged', 'lag'], readers) : '',
+    doubtful.length > 0 ? `\n${plural(doubtful.length, 'transaction')} in doubt\n` : '',
+    doubtful.length > 0 ? table(['id', 'first LSN', 'operations'], doubtful) : '',
     `\nopening it would find: ${outlook(recovery)}\n`,
   ].join('');
 }

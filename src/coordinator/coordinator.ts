@@ -8,6 +8,7 @@ import { type ActorKey, KeyRing, type WritingKey } from '../format/key-ring.js';
 import { Level } from '../format/levels.js';
 import type { IndexEntry } from '../format/seal.js';
 import type { LogState, Positions } from '../format/state.js';
+import type { TransactionNote } from '../format/transaction.js';
 import { Appender, type AppenderOptions } from '../producer/appender.js';
 import { closedError } from '../producer/arguments.js';
 import { makeHandle, type ProducerHandle, type ProducerMessage } from '../producer/connect.js';
@@ -77,6 +78,8 @@ export class Coordinator {
   /** Frames on their way through the pool. */
   readonly #encoding = new Set<Promise<void>>();
   readonly #syncer: SyncerLink;
+  /** Work that was begun before a close, and that a close waits for. */
+  readonly #underWay = new Set<Promise<unknown>>();
   #state: LogState;
   #leftSpares: string[];
   #leftUnfinished: string[];
@@ -308,6 +311,31 @@ export class Coordinator {
     this.#state = await this.#link.request<LogState>({ op: 'positions', positions });
   }
 
+  /** Takes a step of a transaction; resolves, to the LSN of a commit, once it survives the death of the process. */
+  async noteTransaction(note: TransactionNote): Promise<number> {
+    const { lsn, state } = await this.#link.request<{ lsn: number; state: LogState }>({ op: 'transaction', note });
+    this.#state = state;
+    return lsn;
+  }
+
+  /** Everything that the actor has taken by now is on disk when it resolves. */
+  async syncTaken(): Promise<void> {
+    await this.#link.request({ op: 'sync' });
+  }
+
+  /** A close that comes meanwhile waits for this work, which may still append. */
+  underWay<T>(work: Promise<T>): Promise<T> {
+    this.#underWay.add(work);
+    const over = () => this.#underWay.delete(work);
+    work.then(over, over);
+    return work;
+  }
+
+  /** Sizes in bytes of what appends are made of. */
+  get sizes(): AppenderOptions {
+    return this.#appenderOptions;
+  }
+
   /** `recycle`: whether files may be written over, which nobody may be reading then. */
   cleanup(recycle: () => boolean): Promise<Retired> {
     return this.#pool.exclusively(async () => {
@@ -333,6 +361,7 @@ export class Coordinator {
   async close(): Promise<void> {
     this.#closing = true;
     this.writer.refuse(closedError());
+    await Promise.allSettled(this.#underWay);
     await this.appender.settled();
     await this.#pool.close();
     const failure = await this.#link.close().catch((error: unknown) => error);

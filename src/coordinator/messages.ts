@@ -1,6 +1,7 @@
 import type { PlainError } from '../errors.js';
 import type { ActorKey } from '../format/key-ring.js';
 import type { LogState, Positions } from '../format/state.js';
+import type { TransactionNote } from '../format/transaction.js';
 import type { RecoveryMode, RecoveryReport } from '../recovery/recover.js';
 import type { SurveyProgress as RecoveryProgress } from '../recovery/survey.js';
 import type { Spare } from '../segments/prepare.js';
@@ -28,6 +29,7 @@ export type ActorRequest =
   | { op: 'rotate'; key: ActorKey | undefined }
   | { op: 'checkpoint' | 'truncateAfter'; lsn: number }
   | { op: 'positions'; positions: Positions }
+  | { op: 'transaction'; note: TransactionNote }
   | { op: 'liveIndex'; segmentId: number }
   | { op: 'addSpare'; spare: Spare | undefined }
   | { op: 'addRing'; id: number; ring: SharedArrayBuffer; channel: string }

@@ -18,6 +18,8 @@ export interface OpenOptions {
   ringBytes?: number;
   /** Limit of one record in bytes, checked at append. @default a quarter of the ring */
   maxRecordBytes?: number;
+  /** Limit of one transaction in bytes, which are kept in memory until it is committed. @default 1 GiB */
+  maxTransactionBytes?: number;
   /** Target size of one frame in bytes. @default 256 KiB */
   frameBytes?: number;
   /** Threads of the Piscina pool that encodes large frames. @default by the machine: cores - 1, at least 1, at most 4 */
@@ -69,6 +71,7 @@ const KNOWN = new Set([
   'segmentBytes',
   'ringBytes',
   'maxRecordBytes',
+  'maxTransactionBytes',
   'frameBytes',
   'encoders',
   'compression',
@@ -113,6 +116,12 @@ export function resolveOptions(options: OpenOptions): ResolvedOptions {
       'maxRecordBytes',
       1,
       Math.floor(ringBytes / 4),
+    ),
+    maxTransactionBytes: integer(
+      options.maxTransactionBytes ?? 1024 * MIB,
+      'maxTransactionBytes',
+      1,
+      Number.MAX_SAFE_INTEGER,
     ),
     frameBytes: integer(
       options.frameBytes ?? Math.min(256 * KIB, ringBytes / 4),

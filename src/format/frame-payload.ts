@@ -10,7 +10,7 @@ import {
   HEADER_TAG_BYTES,
   type RingKey,
 } from './encryption.js';
-import { carriesRecords, Field, FRAME_HEADER_BYTES, type FrameHeader } from './frame.js';
+import { carriesRecords, Field, FRAME_HEADER_BYTES, type FrameHeader, isEncoded } from './frame.js';
 
 /**
  * The way of a payload into a frame and out again: {@link encodePayload} and {@link decodePayload} are the only places
@@ -123,7 +123,7 @@ export function decodePayload(
  * lacks, its checksums are all there is.
  */
 export function isSound(header: FrameHeader, bytes: Uint8Array, payloadAt: number, keys?: PayloadKeys): boolean {
-  if (!isEncoded(header)) return true;
+  if (!carriesRecords(header.type) || !isEncoded(header)) return true;
   try {
     decodePayload(header, bytes, payloadAt, keys, {});
     return true;
@@ -138,10 +138,6 @@ export function isReadable({ codec, encryption, storedBytes }: FrameHeader, payl
   if (encryption === 0) return true;
   const envelope = envelopeOf(payload.subarray(0, storedBytes));
   return envelope === undefined || keys?.find(envelope.keyId) !== undefined;
-}
-
-function isEncoded({ type, codec, encryption }: FrameHeader): boolean {
-  return carriesRecords(type) && (codec !== Codec.None || encryption !== 0);
 }
 
 function decryptPayload(

@@ -28,11 +28,18 @@ export const FrameType = {
   Positions: 5,
   /** Stands where frames were lost, put there by a repair: `records` LSNs from `firstLsn` on are gone. */
   Gap: 6,
+  /** Operations of a transaction, or what became of it. */
+  Transaction: 7,
 } as const;
 
 /** Whether a frame of this type holds what callers appended: such payloads, and no others, are compressed and encrypted. */
 export function carriesRecords(type: number): boolean {
-  return type === FrameType.Records;
+  return type === FrameType.Records || type === FrameType.Transaction;
+}
+
+/** Whether what it holds has to be decompressed or decrypted first. */
+export function isEncoded({ codec, encryption }: Pick<FrameHeader, 'codec' | 'encryption'>): boolean {
+  return codec !== 0 || encryption !== 0;
 }
 
 /** Bits of a header's flags. Set by the sequencer. */
@@ -176,7 +183,7 @@ export function readFrameHeader(view: DataView, bytes: Uint8Array, at: number, s
   };
 }
 
-/** Builds a whole frame that the log writes for itself (seal, state): no ring, no encoder. */
+/** Builds a whole frame that the sequencer makes itself (seal, state, the commit of a transaction): no ring, no encoder. */
 export function buildFrame(
   type: number,
   payload: Uint8Array,
@@ -186,11 +193,12 @@ export function buildFrame(
   timestamp: number,
   previousCrc: number,
   flags = 0,
+  records = 0,
 ): { bytes: Uint8Array; headerCrc: number } {
   const bytes = new Uint8Array(frameBytes(payload.byteLength));
   const view = new DataView(bytes.buffer);
   bytes.set(payload, FRAME_HEADER_BYTES);
-  writeEncoderFields(view, 0, type, payload.byteLength, payload.byteLength, 0);
+  writeEncoderFields(view, 0, type, payload.byteLength, payload.byteLength, records);
   view.setUint32(Field.payloadCrc, crc32(payload), true);
   const headerCrc = writeSequencerFields(view, bytes, 0, firstLsn, durableLsn, salt, timestamp, previousCrc, flags);
   return { bytes, headerCrc };

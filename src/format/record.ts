@@ -36,8 +36,11 @@ export interface WalRecord {
   value?: Uint8Array;
   /** When the log gave the record its place, in milliseconds since the epoch. */
   timestamp: number;
-  /** The transaction it was committed by, if any. */
-  transaction?: number;
+  /**
+   * The id of the transaction that it belongs to, if any. It being here does not say that the transaction was committed:
+   * a replay tells. A `data` record without content is the commit of a transaction that took more than one frame.
+   */
+  transaction?: string;
 }
 
 const EMPTY = new Uint8Array(0);

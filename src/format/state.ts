@@ -1,5 +1,16 @@
 import { corrupt } from '../errors.js';
 import type { LevelName } from './levels.js';
+import {
+  checkTransactions,
+  heldFrom,
+  NO_TRANSACTIONS,
+  releasedBy,
+  type TransactionPrefix,
+  TransactionRole,
+  type TransactionsState,
+  transactionsUpTo,
+  withTransaction,
+} from './transaction.js';
 
 /**
  * What must outlive older segments. The header of each segment carries it as it was when the segment began, a state
@@ -15,6 +26,8 @@ export interface LogState {
   subscriptions: Record<string, SubscriptionState>;
   /** Undefined as long as the log was never opened with a key. */
   encryption?: EncryptionState;
+  /** Absent while there is nothing to say. */
+  transactions?: TransactionsState;
 }
 
 /** What a log says of its keys. The state of a segment knows a key before a frame that needs it is written. */
@@ -42,6 +55,7 @@ export function decodeState(bytes: Uint8Array): LogState {
   try {
     const { checkpoint = 0, low = 1, subscriptions = {}, ...rest } = JSON.parse(Buffer.from(bytes).toString('utf8'));
     if (!Number.isSafeInteger(checkpoint) || !Number.isSafeInteger(low)) throw new TypeError('not an LSN');
+    if (rest.transactions !== undefined) checkTransactions(rest.transactions);
     return { ...rest, checkpoint, low, subscriptions };
   } catch (cause) {
     throw Object.assign(corrupt('The state stored in a segment is not readable, though its checksum holds.', {}), {
@@ -84,4 +98,42 @@ export function withPositions(state: LogState, positions: Positions): LogState {
   }
   // fromEntries makes own properties of all names, '__proto__' included.
   return { ...state, subscriptions: Object.fromEntries(subscriptions) };
+}
+
+/** The state behind a transaction frame; see {@link withTransaction}. */
+export function afterTransaction(
+  state: LogState,
+  prefix: TransactionPrefix,
+  lsn: number,
+  segmentFirst: number,
+): LogState {
+  if (prefix.role === TransactionRole.Whole || prefix.role === TransactionRole.Part) return state;
+  return withTransactions(state, withTransaction(state.transactions ?? NO_TRANSACTIONS, prefix, lsn, segmentFirst));
+}
+
+/** The state with the checkpoint at `lsn`; it never goes back. */
+export function withCheckpoint(state: LogState, lsn: number): LogState {
+  const checkpoint = Math.max(state.checkpoint, lsn);
+  return withTransactions({ ...state, checkpoint }, releasedBy(state.transactions ?? NO_TRANSACTIONS, checkpoint));
+}
+
+/** The state of a log that was cut behind `lsn`. */
+export function clampedTo(state: LogState, lsn: number): LogState {
+  const subscriptions = Object.entries(state.subscriptions).map(([name, { acknowledged, ...rest }]) => [
+    name,
+    { acknowledged: Math.min(acknowledged, lsn), ...rest },
+  ]);
+  const cut = { ...state, subscriptions: Object.fromEntries(subscriptions) };
+  return withTransactions(cut, transactionsUpTo(state.transactions ?? NO_TRANSACTIONS, lsn));
+}
+
+/** The lowest LSN that somebody still needs: a clean-up may go up to there. */
+export function neededFrom({ checkpoint, subscriptions, transactions = NO_TRANSACTIONS }: LogState): number {
+  const acknowledged = Object.values(subscriptions).map((subscription) => subscription.acknowledged);
+  return Math.min(checkpoint + 1, ...acknowledged.map((lsn) => lsn + 1), heldFrom(transactions, checkpoint));
+}
+
+function withTransactions({ transactions: _, ...state }: LogState, transactions: TransactionsState): LogState {
+  const nothing = Object.keys(transactions.prepared).length + transactions.holds.length === 0;
+  return nothing ? state : { ...state, transactions };
 }

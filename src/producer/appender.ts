@@ -103,6 +103,7 @@ export class Appender {
   #waiters: readonly WaiterList[];
   #records = 0;
   #flags = 0;
+  #type: number = FrameType.Records;
 
   // Bytes, counted since the ring was made: `#head` given out, `#tail` written to the file.
   #head = 0;
@@ -185,13 +186,18 @@ export class Appender {
   /** Appends records that recovery takes whole or not at all: all in one frame. `resolve` gets the LSN of the first. */
   appendGroup(batch: RecordBatch, level: number, resolve: Resolve, reject: Reject): Waiting | undefined {
     const { maxRecordBytes } = this.#options;
-    const limit = this.#maxFrameBytes - FRAME_HEADER_BYTES - 8 - this.#overhead;
+    const limit = this.mostGroupBytes;
     if (batch.largest > maxRecordBytes) reject(tooLarge(batch.largest, maxRecordBytes));
     else if (batch.bytes > limit) reject(tooLarge(batch.bytes, limit, 'An atomic batch'));
     else if (this.#line.length > 0 || !this.#tryAppendGroup(batch, level, resolve, reject)) {
       return this.#waitInLine(batch.copied(), level, resolve, reject);
     }
     return undefined;
+  }
+
+  /** The most that a group may take. */
+  get mostGroupBytes(): number {
+    return this.#maxFrameBytes - FRAME_HEADER_BYTES - 8 - this.#overhead;
   }
 
   /** Takes an append that waits in line out of it. Returns false when it is in the ring already. */
@@ -245,7 +251,7 @@ export class Appender {
     this.#stage.finish();
     const bytes = this.#stage.cursor - start;
     const reserved = align8(FRAME_HEADER_BYTES + storedBytes + this.#overhead);
-    writeEncoderFields(ring.view, start, FrameType.Records, storedBytes, storedBytes, this.#records);
+    writeEncoderFields(ring.view, start, this.#type, storedBytes, storedBytes, this.#records);
     const frame = this.#published++;
     const at = ring.descriptor(frame);
     ring.descriptors[at + Descriptor.offset] = start;
@@ -340,10 +346,16 @@ export class Appender {
       resolve(0);
       return true;
     }
+    if (batch.frameType !== undefined) this.publish();
     if (!this.#ensureFrame(batch.bytes)) return false;
     this.#await(level, resolve, reject);
     batch.write(this.#stage);
     this.#records += batch.count;
+    if (batch.frameType !== undefined) {
+      this.#type = batch.frameType;
+      // Nothing else goes into it.
+      this.#limit = this.#stage.cursor;
+    }
     this.#makeRoom();
     this.#afterWrite();
     return true;
@@ -436,6 +448,7 @@ export class Appender {
     this.#limit = start + room - this.#overhead - 8;
     this.#records = 0;
     this.#flags = 0;
+    this.#type = FrameType.Records;
     const book = this.#pendingOf(this.#published);
     book.startedAt = performance.now();
     this.#waiters = book.waiters;

@@ -1,4 +1,5 @@
 import { invalidArgument, WalError } from '../errors.js';
+import { Level } from '../format/levels.js';
 import { RecordKind } from '../format/record.js';
 import { type Control, Counter, LogPhase } from '../ring/control.js';
 import type { Bytes, Lsn } from '../types.js';
@@ -96,6 +97,19 @@ export class RecordWriter {
     }, options);
   }
 
+  /** A part of what was begun before the log was closed: it is still taken. Resolves at `memory`, to its first LSN. */
+  async writePart(batch: RecordBatch): Promise<Lsn> {
+    this.#checkRunning();
+    return new Promise((resolve, reject) => {
+      this.#appender.appendGroup(batch, Level.Memory, resolve, reject);
+    });
+  }
+
+  /** Records that were put together already, as `batch`. */
+  write(batch: RecordBatch, options?: AppendOptions): Promise<LsnRange> {
+    return this.#group(() => batch, options);
+  }
+
   #one(
     kind: number,
     key: Bytes | undefined,
@@ -112,7 +126,7 @@ export class RecordWriter {
         if (options.durability !== undefined) level = checkLevel(options.durability);
         if (options.signal !== undefined) return this.#abortable({ kind, key, value }, level, options.signal, single);
       }
-      this.#checkOpen();
+      this.checkOpen();
     } catch (error) {
       return Promise.reject(error);
     }
@@ -131,7 +145,7 @@ export class RecordWriter {
       }
       batch = collect();
       if (options?.signal !== undefined) return this.#abortable(batch, level, options.signal, range(batch.count));
-      this.#checkOpen();
+      this.checkOpen();
       if (batch.count === 0) return Promise.resolve(this.#emptyRange());
     } catch (error) {
       return Promise.reject(error);
@@ -151,7 +165,7 @@ export class RecordWriter {
   ): Promise<T> {
     checkSignal(signal);
     if (signal.aborted) return Promise.reject(signal.reason);
-    this.#checkOpen();
+    this.checkOpen();
     if ('count' in records && records.count === 0) return Promise.resolve(this.#emptyRange() as T);
     return new Promise<T>((resolve, reject) => {
       let waiting: Waiting | undefined;
@@ -185,8 +199,13 @@ export class RecordWriter {
     return this.#refusal === undefined && this.#control.running;
   }
 
-  #checkOpen(): void {
+  /** Throws what keeps the log from being written, if anything does. */
+  checkOpen(): void {
     if (this.#refusal !== undefined) throw this.#refusal;
+    this.#checkRunning();
+  }
+
+  #checkRunning(): void {
     if (this.#control.phase === LogPhase.Failed) {
       throw new WalError('ERR_WAL_FAILED', `The log failed and must be reopened: ${this.#control.failure()}`);
     }

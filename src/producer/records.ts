@@ -28,7 +28,8 @@ export function writeEntry(stage: Stage, entry: Entry, body: number): void {
   }
 }
 
-function writeEntryAt(target: Buffer, at: number, { kind, key, value }: Entry, body: number): number {
+/** The same into any memory. Returns the offset behind it. */
+export function writeEntryAt(target: Buffer, at: number, { kind, key, value }: Entry, body: number): number {
   at = writeRecordPrefix(target, at, kind, body);
   if (kind === RecordKind.Put) at = writeVarint(target, at, byteLength(key!));
   if (key !== undefined) at = writeBytes(target, at, key);
@@ -58,6 +59,8 @@ export interface RecordBatch {
   readonly bytes: number;
   /** Of the largest one's body. */
   readonly largest: number;
+  /** They need a frame of their own, of this type; undefined: they go with others into a frame of records. */
+  readonly frameType?: number;
   /** Writes them one behind the other. */
   write(stage: Stage): void;
   /** The same, independent of the caller's buffers. */

@@ -48,6 +48,20 @@ export class Stage {
     this.bytes.set(this.#ring.subarray(this.at, cursor));
   }
 
+  /** Appends bytes that need no further work. */
+  copy(bytes: Uint8Array): void {
+    if (this.reserve(bytes.length)) {
+      this.bytes.set(bytes, this.used);
+      this.used += bytes.length;
+    } else {
+      this.bypass((ring, at) => {
+        // One memcpy; see writeBytes in records.ts.
+        ring.fill(bytes, at, at + bytes.length);
+        return at + bytes.length;
+      });
+    }
+  }
+
   /** Fills up with zeros to a multiple of 8, and brings everything into the ring. */
   finish(): void {
     while (this.used % 8 !== 0) this.bytes[this.used++] = 0;

@@ -1,10 +1,11 @@
 import { corrupt, WalError } from '../errors.js';
-import { carriesRecords, type FrameHeader, FrameType } from '../format/frame.js';
+import { carriesRecords, type FrameHeader, FrameType, isEncoded } from '../format/frame.js';
 import { decodePayload } from '../format/frame-payload.js';
-import { decodeRecords, type WalRecord } from '../format/record.js';
+import type { WalRecord } from '../format/record.js';
 import type { IndexEntry } from '../format/seal.js';
 import type { Lsn } from '../types.js';
 import type { CatalogEntry } from './catalog.js';
+import { decodeFrame, type FrameDecoder } from './decode-frame.js';
 import { isGone, type ReadableFile } from './files.js';
 import { FrameStream, type FrameStreamOptions } from './frame-stream.js';
 import { lastEntry, readIndex } from './index-lookup.js';
@@ -21,6 +22,11 @@ export type CursorVisitor = (
 /** What one read may bring that was compressed: what a file holds in a piece may be a thousand times as much. */
 const ENOUGH_BYTES = 4 * 1024 * 1024;
 
+export interface LogCursorOptions extends FrameStreamOptions {
+  /** What becomes of the frames. Default: the records as they were written. */
+  decoder?: FrameDecoder;
+}
+
 /**
  * A place in the log that moves forward: through frames, across segments, and on again when the log has grown. Holds one
  * open file. Whatever it reads is checked; what is not there though it was promised is `ERR_WAL_CORRUPT`, and what was
@@ -29,6 +35,7 @@ const ENOUGH_BYTES = 4 * 1024 * 1024;
 export class LogCursor {
   readonly #source: LogSource;
   readonly #options: FrameStreamOptions;
+  readonly #decode: FrameDecoder;
   /** The next LSN to deliver. */
   #next: Lsn;
   #entry: CatalogEntry | undefined;
@@ -40,10 +47,11 @@ export class LogCursor {
   /** Where the end of a file was looked at a second time, within this call. */
   #retriedAt = -1;
 
-  constructor(source: LogSource, from: Lsn, options: FrameStreamOptions = {}) {
+  constructor(source: LogSource, from: Lsn, { decoder = decodeFrame, ...options }: LogCursorOptions = {}) {
     this.#source = source;
     this.#next = from;
     this.#options = options;
+    this.#decode = decoder;
     this.#cuts = source.catalog.cuts.count;
   }
 
@@ -68,23 +76,36 @@ export class LogCursor {
     const known = cuts.count;
     let unpacked = 0;
     const visit: CursorVisitor = (frame, bytes, at, offset) => {
-      const { type, firstLsn, records: count, storedBytes, rawBytes, timestamp, codec, encryption } = frame;
-      if (!carriesRecords(type) || firstLsn + count <= this.#next) return true;
+      if (!carriesRecords(frame.type) || frame.firstLsn + frame.records <= this.#next) return true;
       const last = this.#lastHere(to);
-      if (codec === 0 && encryption === 0) {
-        decodeRecords(bytes, at, at + storedBytes, count, firstLsn, timestamp, this.#next, last, records);
+      if (!isEncoded(frame)) {
+        this.#decode(frame, bytes, at, this.#next, last, records);
         return true;
       }
-      const place = { segment: this.#entry!.name, offset, lsn: firstLsn };
-      const raw = decodePayload(frame, bytes, at, this.#source.keys, place);
-      decodeRecords(raw, 0, raw.byteLength, count, firstLsn, timestamp, this.#next, last, records);
-      unpacked += rawBytes;
+      const raw = this.#decoded(frame, bytes, at, offset);
+      this.#decode({ ...frame, storedBytes: raw.byteLength }, raw, 0, this.#next, last, records);
+      unpacked += raw.byteLength;
       return unpacked < ENOUGH_BYTES || 'enough';
     };
     while (await this.#advance(visit, to)) {
       if (records.length > 0 || cuts.count !== known) return records;
     }
     return undefined;
+  }
+
+  #decoded(frame: FrameHeader, bytes: Uint8Array, at: number, offset: number): Uint8Array {
+    const place = { segment: this.#entry!.name, offset, lsn: frame.firstLsn };
+    return decodePayload(frame, bytes, at, this.#source.keys, place);
+  }
+
+  /** As {@link scan}, with the records of compressed and encrypted frames as they were appended. */
+  scanDecoded(visit: CursorVisitor, to: Lsn): Promise<void> {
+    const step: CursorVisitor = (frame, bytes, at, offset) => {
+      if (!carriesRecords(frame.type) || !isEncoded(frame)) return visit(frame, bytes, at, offset);
+      const raw = this.#decoded(frame, bytes, at, offset);
+      return visit({ ...frame, storedBytes: raw.byteLength }, raw, 0, offset);
+    };
+    return this.scan(step, to);
   }
 
   /** Visits all frames that are there, up to the one with `to`, without decoding them. */

@@ -1,5 +1,6 @@
 import type { WalRecord } from '../format/record.js';
 import type { Lsn } from '../types.js';
+import type { FrameDecoder } from './decode-frame.js';
 import { LogCursor } from './log-cursor.js';
 import type { LogSource } from './log-source.js';
 import { firstLsnSince } from './time-lookup.js';
@@ -24,6 +25,8 @@ export interface ReadRequest {
   follow: number | undefined;
   signal: AbortSignal;
   onProgress?: (progress: ReadProgress) => void;
+  /** What becomes of the frames. Default: the records as they were written. */
+  decoder?: FrameDecoder;
 }
 
 /** Reads in order, an array of records at a time. An aborted signal throws its reason. */
@@ -37,7 +40,7 @@ export async function* readLog(source: LogSource, request: ReadRequest): AsyncGe
   const from = await startOf(source, request.from);
   // What a reader that does not follow may see, it saw when it began.
   const end = follow === undefined ? Math.min(to, await source.readable()) : to;
-  const cursor = new LogCursor(source, from);
+  const cursor = new LogCursor(source, from, { decoder: request.decoder });
   let records = 0;
   try {
     for (;;) {

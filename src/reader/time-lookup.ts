@@ -15,7 +15,7 @@ export async function firstLsnSince(source: LogSource, time: number): Promise<Ls
   try {
     await cursor.scan(
       (frame) => {
-        if (frame.type === FrameType.Records && frame.timestamp >= time) found ??= frame.firstLsn;
+        if (frame.records > 0 && frame.type !== FrameType.Gap && frame.timestamp >= time) found ??= frame.firstLsn;
         return found === undefined;
       },
       await source.readable(),

@@ -9,7 +9,15 @@ import {
 import { isReadable, isSound, type PayloadKeys } from '../format/frame-payload.js';
 import { addToIndex, decodeSeal, type IndexEntry, readSealFooter, SEAL_FOOTER_BYTES } from '../format/seal.js';
 import { SEGMENT_HEADER_UNIT, SegmentFlag, type SegmentHeader } from '../format/segment-header.js';
-import { decodePositions, decodeState, EMPTY_STATE, type LogState, withPositions } from '../format/state.js';
+import {
+  afterTransaction,
+  decodePositions,
+  decodeState,
+  EMPTY_STATE,
+  type LogState,
+  withPositions,
+} from '../format/state.js';
+import { mayDecide, readTransactionPrefix } from '../format/transaction.js';
 import { describeRow, verdictOf } from '../recovery/verdict.js';
 import { checkFrame, type Expectation, saltAt } from '../segments/walk.js';
 import type { Lsn } from '../types.js';
@@ -204,11 +212,10 @@ export class SegmentVerifier {
       this.#count(firstLsn, Math.min(firstLsn + records - 1, this.#subject.lastLsn ?? Number.MAX_SAFE_INTEGER));
       addToIndex(this.#index, offset, firstLsn, header.timestamp);
     }
-    if (carriesRecords(type)) {
-      if (!isReadable(header, bytes.subarray(at), this.#keys)) this.#findings.unchecked += records;
-      return true;
-    }
-    return this.#visitOwn(type, bytes.subarray(at, at + storedBytes), offset);
+    if (carriesRecords(type) && !isReadable(header, bytes.subarray(at), this.#keys))
+      this.#findings.unchecked += records;
+    if (type === FrameType.Records) return true;
+    return this.#visitOwn(header, bytes.subarray(at, at + storedBytes), offset);
   }
 
   #noteGap(firstLsn: Lsn, records: number): void {
@@ -225,13 +232,20 @@ export class SegmentVerifier {
     findings.lastLsn = last;
   }
 
-  /** A frame that the log wrote for itself. */
-  #visitOwn(type: number, payload: Uint8Array, offset: number): boolean {
+  /** A frame that changes the state, or may. */
+  #visitOwn(frame: FrameHeader, payload: Uint8Array, offset: number): boolean {
+    const { type, firstLsn } = frame;
     try {
       const findings = this.#findings;
       if (type === FrameType.State) findings.state = decodeState(payload);
       if (type === FrameType.Positions) {
         findings.state = withPositions(findings.state ?? EMPTY_STATE, decodePositions(payload));
+      }
+      if (mayDecide(frame)) {
+        const { header, expectedLsn } = this.#subject;
+        const prefix = readTransactionPrefix(payload, 0, payload.byteLength);
+        const segmentFirst = header?.firstLsn ?? expectedLsn;
+        findings.state = afterTransaction(findings.state ?? EMPTY_STATE, prefix, firstLsn, segmentFirst);
       }
       if (type !== FrameType.Seal) return true;
       const seal = decodeSeal(payload);

@@ -1,5 +1,5 @@
 import { SegmentFlag } from '../format/segment-header.js';
-import { EMPTY_STATE, type LogState } from '../format/state.js';
+import { clampedTo, EMPTY_STATE, type LogState } from '../format/state.js';
 import { isSpare, segmentIdOf } from '../segments/names.js';
 import { withFile } from '../segments/read-segment.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
@@ -56,7 +56,10 @@ function endsSound(storage: Storage, survey: Survey): boolean {
   const { endOffset, endCrc, sealed } = endOf(survey);
   if (next !== undefined) return endOffset === next.previous.endOffset && endCrc === next.previous.headerCrc;
   if (!isLast) return sealed && runs.length === 1;
-  return sealed ? runs.length === 1 : !isEndDamaged(storage, survey);
+  if (sealed) return runs.length === 1;
+  // Everything before a seal was on disk when it was written. One behind a hole says that the hole is damage; and as it
+  // ends the file, a look at the end alone would find nothing wrong.
+  return runs.every(({ sealAt }) => sealAt === undefined) && !isEndDamaged(storage, survey);
 }
 
 /** Where the frames end that follow one another from the header on. */
@@ -166,14 +169,9 @@ function tornOf(storage: Storage, segment: SegmentInfo): Recovered['torn'] {
 /** The newest state that is known, as far as it speaks of what is left. */
 function stateAt(surveys: readonly Survey[], lastLsn: Lsn, low: Lsn): LogState {
   const newest = surveys.map(newestStateOf).findLast((state) => state !== undefined) ?? EMPTY_STATE;
-  const subscriptions = Object.entries(newest.subscriptions).map(([name, { acknowledged, ...rest }]) => [
-    name,
-    { ...rest, acknowledged: Math.min(acknowledged, lastLsn) },
-  ]);
   return {
-    ...newest,
+    ...clampedTo(newest, lastLsn),
     low: Math.max(1, Math.min(low, lastLsn + 1)),
     checkpoint: Math.min(newest.checkpoint, lastLsn),
-    subscriptions: Object.fromEntries(subscriptions),
   };
 }

@@ -391,7 +391,10 @@ function bytesOf(state: LogState): number {
 
 /** The state, or as much of it as a header block of this size can hold. */
 function fitting(state: LogState, headerBytes: number): LogState {
-  return segmentHeaderBytes(bytesOf(state)) <= headerBytes ? state : { ...state, subscriptions: {} };
+  const fits = (candidate: LogState) => segmentHeaderBytes(bytesOf(candidate)) <= headerBytes;
+  if (fits(state)) return state;
+  const less = { ...state, subscriptions: {} };
+  return fits(less) ? less : { ...less, transactions: undefined };
 }
 
 function randomSalt(): Salt {

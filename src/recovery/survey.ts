@@ -18,7 +18,15 @@ import {
   type SegmentHeader,
   type SegmentPrelude,
 } from '../format/segment-header.js';
-import { decodePositions, decodeState, EMPTY_STATE, type LogState, withPositions } from '../format/state.js';
+import {
+  afterTransaction,
+  decodePositions,
+  decodeState,
+  EMPTY_STATE,
+  type LogState,
+  withPositions,
+} from '../format/state.js';
+import { mayDecide, readTransactionPrefix } from '../format/transaction.js';
 import { chainOf } from '../segments/chain.js';
 import { segmentIdOf, segmentName } from '../segments/names.js';
 import { readHeader, withFile } from '../segments/read-segment.js';
@@ -301,6 +309,11 @@ class Surveyor {
     if (type === FrameType.State) this.#state = decodeState(payload);
     if (type === FrameType.Positions) {
       this.#state = withPositions(this.#state ?? EMPTY_STATE, decodePositions(payload));
+    }
+    if (mayDecide(header)) {
+      const prefix = readTransactionPrefix(payload, 0, payload.byteLength);
+      const segmentFirst = this.#survey.head?.firstLsn ?? run.firstLsn;
+      this.#state = afterTransaction(this.#state ?? EMPTY_STATE, prefix, firstLsn, segmentFirst);
     }
     if (type === FrameType.Seal) {
       this.#state = decodeSeal(payload).state;

@@ -3,7 +3,8 @@ import { crc32 } from '../format/checksum.js';
 import { FRAME_HEADER_BYTES, type FrameHeader, FrameType, frameBytes, readFrameHeader } from '../format/frame.js';
 import { decodeSeal, readSealFooter, SEAL_FOOTER_BYTES } from '../format/seal.js';
 import { decodeSegmentHeader, SegmentFlag, type SegmentHeader } from '../format/segment-header.js';
-import { decodePositions, decodeState, type LogState, withPositions } from '../format/state.js';
+import { afterTransaction, decodePositions, decodeState, type LogState, withPositions } from '../format/state.js';
+import { mayDecide, readTransactionPrefix } from '../format/transaction.js';
 import type { Storage, StorageFile } from '../storage/storage.js';
 import { segmentIdOf } from './names.js';
 import { type Remains, searchRemains, Window, walkFrames } from './walk.js';
@@ -169,6 +170,10 @@ function takeFrames(
     }
     if (frame.type === FrameType.State) content.state = decodeState(payload);
     if (frame.type === FrameType.Positions) content.state = withPositions(content.state, decodePositions(payload));
+    if (mayDecide(frame)) {
+      const prefix = readTransactionPrefix(payload, 0, payload.byteLength);
+      content.state = afterTransaction(content.state, prefix, frame.firstLsn, header.firstLsn);
+    }
     if (frame.type === FrameType.Seal) {
       content.sealed = true;
       content.state = decodeSeal(payload).state;

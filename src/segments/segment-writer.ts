@@ -152,8 +152,7 @@ export class SegmentWriter {
 
   /** Whether the state fits, as a frame now and in the seal later. */
   hasRoomForState(state: LogState): boolean {
-    const bytes = frameBytes(encodeState(state).byteLength);
-    return this.info.endOffset + bytes + this.#reserveFor(state) <= this.info.fileBytes;
+    return this.hasRoomForBoth(frameBytes(encodeState(state).byteLength), state);
   }
 
   writeState(state: LogState, durableLsn: number, prefixDurable: boolean, now: number): void {
@@ -170,6 +169,27 @@ export class SegmentWriter {
   /** Positions of subscriptions that changed; the whole of it is in `state`. */
   writePositions(positions: Positions, state: LogState, durableLsn: number, prefixDurable: boolean, now: number): void {
     this.#writeOwn(FrameType.Positions, encodePositions(positions), durableLsn, prefixDurable, now);
+    this.#state = state;
+    this.#reserve = this.#reserveFor(state);
+  }
+
+  /** Whether a frame of `bytes` fits, and the state in the seal later. */
+  hasRoomForBoth(bytes: number, state: LogState): boolean {
+    return this.info.endOffset + bytes + this.#reserveFor(state) <= this.info.fileBytes;
+  }
+
+  /** What became of a transaction; the state behind it is `state`. A commit is a record. */
+  writeTransaction(
+    payload: Uint8Array,
+    records: number,
+    state: LogState,
+    durableLsn: number,
+    prefixDurable: boolean,
+    now: number,
+  ): void {
+    const { endOffset, lastLsn } = this.info;
+    this.#writeOwn(FrameType.Transaction, payload, durableLsn, prefixDurable, now, records);
+    if (records > 0) this.noteFrame(endOffset, lastLsn + 1, records, now, this.#lastHeaderCrc);
     this.#state = state;
     this.#reserve = this.#reserveFor(state);
   }
@@ -202,7 +222,14 @@ export class SegmentWriter {
     this.#file.close();
   }
 
-  #writeOwn(type: number, payload: Uint8Array, durableLsn: number, prefixDurable: boolean, now: number): void {
+  #writeOwn(
+    type: number,
+    payload: Uint8Array,
+    durableLsn: number,
+    prefixDurable: boolean,
+    now: number,
+    records = 0,
+  ): void {
     const { salt, lastLsn } = this.info;
     const { bytes, headerCrc } = buildFrame(
       type,
@@ -213,6 +240,7 @@ export class SegmentWriter {
       now,
       this.#lastHeaderCrc,
       prefixDurable ? HeaderFlag.PrefixDurable : 0,
+      records,
     );
     // Not noted before it is written: nothing to take back when there is no room for it.
     this.write([bytes], bytes.byteLength);

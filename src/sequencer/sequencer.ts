@@ -6,6 +6,7 @@ import {
   Field,
   FRAME_HEADER_BYTES,
   fillSequencerFields,
+  frameBytes,
   HeaderFlag,
   type Salt,
   writeSequencerFields,
@@ -14,7 +15,16 @@ import type { ActorKey } from '../format/key-ring.js';
 import { Level } from '../format/levels.js';
 import type { IndexEntry } from '../format/seal.js';
 import { type Predecessor, SegmentFlag } from '../format/segment-header.js';
-import { type LogState, type Positions, withKey, withPositions } from '../format/state.js';
+import {
+  clampedTo,
+  encodeState,
+  type LogState,
+  neededFrom,
+  type Positions,
+  withKey,
+  withPositions,
+} from '../format/state.js';
+import type { TransactionNote } from '../format/transaction.js';
 import { type Control, Counter, LogPhase, Slot } from '../ring/control.js';
 import { Descriptor, FrameFlag, FrameOutcome, FrameState, RingPhase, RingSlot } from '../ring/ring.js';
 import { growingSpare, isNoSpace, noSpace, prepareSpare, type Spare } from '../segments/prepare.js';
@@ -24,6 +34,7 @@ import type { Storage } from '../storage/storage.js';
 import { Group } from './group.js';
 import type { Member } from './member.js';
 import { type Syncer, SyncPolicy, WORTH_HANDING_OVER_MS } from './syncer.js';
+import { type TransactionFrame, Transactions } from './transactions.js';
 
 /** What the sequencer needs of the world around it; the thread provides it, and so can a test. */
 export interface SequencerHost {
@@ -116,6 +127,9 @@ export class Sequencer {
   #recordBytes = 0;
   /** How things stood before the group's first frame was taken. */
   #beforeGroup: { mark: SegmentMark; firstLsn: number; recordBytes: number } | undefined;
+  readonly #transactions = new Transactions();
+  /** A prepare or an abort was written, for which no later frame vouches yet. */
+  #noteUnvouched = false;
   #turn = 0;
   #spareAsked = false;
   #segmentStartedAt = 0;
@@ -260,12 +274,14 @@ export class Sequencer {
    * last group can be told from a torn tail, and readers in other processes know how far they may go.
    */
   idle(): void {
-    if (this.failed || this.#current === undefined || this.#stampedLsn >= this.#durableLsn) return;
-    // Its own stamp comes when it is over.
-    if (this.#syncing !== undefined) return;
+    // While a sync is under way, its own stamp comes when it is over.
+    if (this.failed || this.#current === undefined || this.#syncing !== undefined) return;
+    const noteDurable = this.#noteUnvouched && this.#clean;
+    if (this.#stampedLsn >= this.#durableLsn && !noteDurable) return;
     try {
       if (!this.#current.hasRoom(FRAME_HEADER_BYTES)) return;
       this.#stampedLsn = this.#durableLsn;
+      if (noteDurable) this.#noteUnvouched = false;
       this.#current.writeStamp(this.#durableLsn, this.#clean, this.#now());
       this.#publishOffset();
       this.#dirtySince ??= this.#host.now();
@@ -339,6 +355,42 @@ export class Sequencer {
     });
   }
 
+  /**
+   * A step of a transaction that takes more than one frame; `lsn` is that of a commit. What it writes survives the death of the process when this
+   * returns, and power loss with the next sync. Throws `ERR_WAL_TRANSACTION`, with nothing written, when the step does not
+   * fit what is known of the transaction: so of two who decide about one at once, one is refused.
+   */
+  noteTransaction(note: TransactionNote): { lsn: number; state: LogState } {
+    if (!this.failed) this.#transactions.check(note, this.#state);
+    return this.#guard(() => {
+      this.#drain();
+      const step = this.#transactions.frameFor(note, this.#state, this.#nextLsn);
+      const lsn = step === undefined ? 0 : this.#writeTransaction(step);
+      this.#transactions.done(note, this.#nextLsn);
+      return { lsn, state: this.#state };
+    });
+  }
+
+  #writeTransaction({ payload, records, stateIn }: TransactionFrame): number {
+    const lsn = this.#nextLsn;
+    // A segment that begins with this very frame is the one that leads to the larger state.
+    this.#ensureRoomFor(frameBytes(payload.byteLength), stateIn(lsn));
+    const current = this.#current!;
+    const state = stateIn(current.info.firstLsn);
+    current.writeTransaction(payload, records, state, this.#durableLsn, this.#clean, this.#now());
+    // Nothing of it is known before it is written, so that there is nothing to take back when the disk is full.
+    this.#state = state;
+    this.#nextLsn += records;
+    this.#appended += records;
+    this.#recordBytes += records > 0 ? payload.byteLength : 0;
+    this.#dirtySince ??= this.#host.now();
+    this.#noteUnvouched = records === 0;
+    this.#control.add(Counter.groups, 1);
+    this.#commitMemory();
+    this.#commitOs();
+    return lsn;
+  }
+
   /** The sparse index of the current segment, if it is this one. */
   liveIndex(segmentId: number): IndexEntry[] | undefined {
     return this.#current?.info.id === segmentId ? [...this.#current.index] : undefined;
@@ -396,6 +448,7 @@ export class Sequencer {
         this.#nextLsn = before.nextLsn;
         throw error;
       }
+      this.#transactions.cut();
       if (last !== undefined) last.lastLsn = lsn;
       this.#sealed.splice(0, this.#sealed.length, ...kept);
       this.#durableLsn = lsn;
@@ -407,8 +460,7 @@ export class Sequencer {
   }
 
   #keepFrom(): number {
-    const acknowledged = Object.values(this.#state.subscriptions).map((subscription) => subscription.acknowledged);
-    return Math.min(this.#state.checkpoint, ...acknowledged) + 1;
+    return Math.min(neededFrom(this.#state), this.#transactions.neededFrom());
   }
 
   /** Drains the rings, seals and closes. The sequencer is of no use afterwards. */
@@ -508,8 +560,13 @@ export class Sequencer {
 
   /** A segment with room for this state, as a frame now and in the seal later. */
   #ensureState(state: LogState): void {
-    if (this.#current?.hasRoomForState(state)) return;
-    const least = segmentBytesFor(0, state);
+    this.#ensureRoomFor(frameBytes(encodeState(state).byteLength), state);
+  }
+
+  /** A segment with room for a frame of `bytes`, and for this state in the seal later. */
+  #ensureRoomFor(bytes: number, state: LogState): void {
+    if (this.#current?.hasRoomForBoth(bytes, state)) return;
+    const least = segmentBytesFor(bytes, state);
     this.#beginSegment(this.#takeSpare(least, Math.max(least, this.#options.segmentBytes)));
   }
 
@@ -882,13 +939,4 @@ export class Sequencer {
 
 function isFull(error: unknown): boolean {
   return error instanceof WalError && error.code === 'ERR_WAL_NO_SPACE';
-}
-
-/** The state of a log that ends at `lsn`. */
-function clampedTo(state: LogState, lsn: number): LogState {
-  const subscriptions = Object.entries(state.subscriptions).map(([name, { acknowledged, level }]) => [
-    name,
-    { acknowledged: Math.min(acknowledged, lsn), level },
-  ]);
-  return { ...state, subscriptions: Object.fromEntries(subscriptions) };
 }
