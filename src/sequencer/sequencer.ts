@@ -266,8 +266,9 @@ export class Sequencer {
       this.#drain();
       const state = change(this.#state);
       this.#ensureState(state);
-      this.#state = state;
       this.#current!.writeState(state, this.#durableLsn, this.#dirtySince === undefined, this.#now());
+      // Only now: a segment that grows may have refused it, and nothing has changed then.
+      this.#state = state;
       this.#dirtySince ??= this.#host.now();
       this.#sync();
       return state;
@@ -283,8 +284,8 @@ export class Sequencer {
       this.#drain();
       const state = withPositions(this.#state, positions);
       this.#ensureState(state);
-      this.#state = state;
       this.#current!.writePositions(positions, state, this.#durableLsn, this.#dirtySince === undefined, this.#now());
+      this.#state = state;
       this.#dirtySince ??= this.#host.now();
       return state;
     });
