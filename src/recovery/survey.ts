@@ -138,6 +138,13 @@ function listSegments(storage: Storage): Survey[] {
   return listed;
 }
 
+/** Files of segments that a later cut made void, of which not even the header can be read: in the way of every open. */
+export function unreadableVoid(storage: Storage, surveys: readonly Survey[]): string[] {
+  const listed = new Set(surveys.map(({ name }) => name));
+  const others = storage.list().filter((name) => segmentIdOf(name) !== undefined && !listed.has(name));
+  return others.filter((name) => !withFile(storage, name, describe).headWhole);
+}
+
 function describe(file: StorageFile): Survey {
   const survey: Survey = {
     name: file.name,

@@ -186,6 +186,9 @@ export class Sequencer {
       // Also by time alone: a log that is never idle must not keep its `os` records unsynced for ever.
       if ((group.flags & FrameFlag.WantsDisk) !== 0 || this.timeToFlush() === 0) this.#sync();
       this.#askForSpare();
+    } else if (this.timeToFlush() === 0) {
+      // The disk is full and all of it was given back: what came before is due all the same.
+      this.#sync();
     }
     group.clear();
     return true;

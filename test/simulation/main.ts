@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util';
 import { allSteps, runSeed, STEPS, shrink, traceOf } from './explore.js';
-import type { Tally } from './simulation.js';
+import { Tally } from './tally.js';
 
 const HELP = `Runs the log on a simulated disk, through crashes, faults and damage, one life per seed.
 
@@ -25,7 +25,7 @@ async function main(): Promise<void> {
   const first = Number(values.seed ?? 1);
   const seeds = Number(values.seeds ?? (values.seed === undefined ? 1000 : 1));
   const steps = allSteps(Number(values.steps ?? STEPS));
-  const tally: Tally = { crashes: 0, recoveries: 0, records: 0, points: new Set() };
+  const tally = new Tally();
   const startedAt = performance.now();
   for (let seed = first; seed < first + seeds; seed++) {
     const failure = await runSeed(seed, steps, tally, values.trace ? console.log : undefined);
@@ -40,11 +40,15 @@ async function main(): Promise<void> {
   }
   const seconds = (performance.now() - startedAt) / 1000;
   console.log(
-    `${seeds} seeds (${first} to ${first + seeds - 1}), ${tally.crashes} crashes, ${tally.recoveries} recoveries, ` +
-      `${tally.records} records read back, ${tally.points.size} crash points, no broken invariant\n` +
-      `${(seeds / seconds).toFixed(1)} seeds/s, ${(tally.crashes / seconds).toFixed(0)} crashes/s, ${seconds.toFixed(1)} s`,
+    `${seeds} seeds (${first} to ${first + seeds - 1}), no broken invariant\n${tally.lines().join('\n')}\n` +
+      `${(seeds / seconds).toFixed(1)} seeds/s, ${(tally.crashes / seconds).toFixed(0)} crashes/s, ${seconds.toFixed(1)} s\n\n` +
+      `What the disk did:\n${tally.faults.lines().join('\n')}\n\nWhat was done to the log:\n${operations(tally)}`,
   );
   if (values.points) console.log([...tally.points].sort().join('\n'));
+}
+
+function operations({ operations }: Tally): string {
+  return [...operations].map(([name, count]) => `${String(count).padStart(10)}  ${name}`).join('\n');
 }
 
 function describe(error: unknown): string {
