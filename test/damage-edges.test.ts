@@ -123,6 +123,10 @@ t.test('point-in-time in a segment that a cut goes through leaves a log that is 
 });
 
 t.test('a damaged header of a segment that a cut made void is in nobody’s way after a repair', async (t) => {
+  for (const position of [8, 3000]) await voidHeader(t, position);
+});
+
+async function voidHeader(t: Test, position: number): Promise<void> {
   const log = withFrames(2);
   const { disk } = log;
   log.sequencer.rotate();
@@ -132,12 +136,12 @@ t.test('a damaged header of a segment that a cut made void is in nobody’s way 
   const [gone] = log.sequencer.truncateAfter(3);
   log.append(Level.Disk, 2);
   log.sequencer.step();
-  disk.flip(gone.name, 3000, 1);
+  disk.flip(gone.name, position, 1);
   disk.crash();
   disk.restart('process');
   t.match(await repairStorage(disk), { kept: 5, lost: [] });
   t.equal(new SimulatedLog({ disk }).recovered.end.lastLsn, 5);
-});
+}
 
 t.test('verify speaks of every header that keeps a log from opening, also of what was cleaned up', async (t) => {
   const log = new SimulatedLog();
@@ -164,4 +168,22 @@ t.test('a spare whose size cannot be read is not left open', (t) => {
   t.throws(() => leftSpare(disk, [name], SEGMENT_BYTES), { code: 'EIO' });
   t.equal(disk.openFiles, 0);
   t.end();
+});
+
+t.test('recovery on a full disk leaves no half of a seal behind', async (t) => {
+  const log = withFrames(2);
+  const { disk } = log;
+  // The second segment grows, and so has no room of its own.
+  log.appendUntilRotated(Level.Disk);
+  log.appendUntilRotated(Level.Disk);
+  log.append(Level.Disk);
+  log.sequencer.step();
+  disk.crash();
+  disk.restart('process');
+  disk.quotaBytes = disk.usedBytes() + 40;
+  const full = new SimulatedLog({ disk });
+  await soundly(t, disk, 'the log is sound all the same');
+  disk.crash();
+  disk.quotaBytes = Number.POSITIVE_INFINITY;
+  t.equal(SimulatedLog.reopen(disk, 'power').recovered.end.lastLsn, full.recovered.end.lastLsn);
 });

@@ -129,7 +129,17 @@ function seal(file: StorageFile, last: SegmentInfo, recovered: Recovered, now: n
   const payload = encodeSeal({ state, index: [] }, end.endOffset);
   const lsn = recovered.nextLsnInFile ?? end.lastLsn + 1;
   const frame = buildFrame(FrameType.Seal, payload, lsn, lsn - 1, last.salt, now, end.headerCrc);
-  file.write([frame.bytes], end.endOffset);
+  const size = file.size();
+  try {
+    file.write([frame.bytes], end.endOffset);
+  } catch (error) {
+    // Half a seal looks like one that was damaged. Where there were blocks before there is room for zeros.
+    if (isNoSpace(error)) {
+      file.write([new Uint8Array(Math.min(frame.bytes.byteLength, size - end.endOffset))], end.endOffset);
+      file.truncate(size);
+    }
+    throw error;
+  }
   file.sync();
   end.endOffset += frame.bytes.byteLength;
   end.headerCrc = frame.headerCrc;

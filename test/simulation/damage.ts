@@ -1,3 +1,4 @@
+import { WalError } from '../../src/errors.js';
 import { filesOf } from '../../src/reader/storage-files.js';
 import { inspectPointInTime } from '../../src/recovery/point-in-time.js';
 import { inspectLog, type Recovered } from '../../src/recovery/recover.js';
@@ -47,9 +48,9 @@ export async function damageForGood(life: Life, recovered: Recovered): Promise<R
   }
   tally.damaged++;
   life.doing = 'salvage';
-  await judgeSalvage(life, before);
+  const readable = await judgeSalvage(life, before);
   disk.quotaBytes = Number.POSITIVE_INFINITY;
-  return random.oneIn(2) ? repair(life, before) : cutBack(life, before);
+  return readable && random.oneIn(2) ? repair(life, before) : cutBack(life, before);
 }
 
 function safeLsns({ model }: Life, parts: readonly Part[], holes: readonly Hole[], low: number): Set<number> {
@@ -61,14 +62,23 @@ function safeLsns({ model }: Life, parts: readonly Part[], holes: readonly Hole[
   return safe;
 }
 
-async function judgeSalvage(life: Life, before: Before): Promise<void> {
-  const { recovered, view } = await salvageLog(life.disk);
+/** Returns whether there was a way around it: one hole always leaves one, several together may not. */
+async function judgeSalvage(life: Life, before: Before): Promise<boolean> {
+  const salvaged = await salvageLog(life.disk).catch((error: unknown) => {
+    const beyondRepair = error instanceof WalError && error.code === 'ERR_WAL_CORRUPT';
+    if (!beyondRepair || before.holes.length === 1) throw error;
+    life.trace?.(`    salvage: ${error.message}`);
+    life.tally.refused++;
+  });
+  if (salvaged === undefined) return false;
+  const { recovered, view } = salvaged;
   const { end, state, report } = recovered;
   const records = end.lastLsn < state.low ? [] : await readAll(filesOf(view), state.low, end.lastLsn);
   const found = new Set(records.map((record) => record.lsn));
   for (const record of records) life.model.checkRecord(record);
   checkLosses(life, before, 'salvage', recovered, found, report.lost ?? []);
   life.tally.salvaged++;
+  return true;
 }
 
 /** Puts gaps in the place of what is damaged, and goes on behind it. */

@@ -8,7 +8,8 @@ const HELP = `Runs the log on a simulated disk, through crashes, faults and dama
   --seed S    the first seed (default 1)
   --steps N   steps of each life (default ${STEPS})
   --trace     print what happens (for a single seed)
-  --points    list the crash points that were covered`;
+  --points    list the crash points that were covered
+  --no-shrink do not look for the smallest run that still fails`;
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
@@ -18,6 +19,7 @@ async function main(): Promise<void> {
       steps: { type: 'string' },
       trace: { type: 'boolean' },
       points: { type: 'boolean' },
+      'no-shrink': { type: 'boolean' },
       help: { type: 'boolean', short: 'h' },
     },
   });
@@ -31,11 +33,12 @@ async function main(): Promise<void> {
     const failure = await runSeed(seed, steps, tally, values.trace ? console.log : undefined);
     if (failure === undefined) continue;
     console.log(`Seed ${seed} fails: ${describe(failure.error)}`);
+    process.exitCode = 1;
+    if (values['no-shrink']) return;
     const smallest = await shrink(failure);
     console.log((await traceOf(smallest)).join('\n'));
     console.log(`\nThe smallest run that fails: seed ${seed}, steps ${smallest.steps.join(' ')}`);
     console.log(describe(smallest.error));
-    process.exitCode = 1;
     return;
   }
   const seconds = (performance.now() - startedAt) / 1000;

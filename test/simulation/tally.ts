@@ -13,6 +13,8 @@ export class Tally {
   /** Times that damage was put there for good, and what was done about it. */
   damaged = 0;
   salvaged = 0;
+  /** Several holes at once that are beyond repair. */
+  refused = 0;
   repaired = 0;
   cutBack = 0;
   lost = 0;
@@ -33,6 +35,7 @@ export class Tally {
     this.delivered += other.delivered;
     this.damaged += other.damaged;
     this.salvaged += other.salvaged;
+    this.refused += other.refused;
     this.repaired += other.repaired;
     this.cutBack += other.cutBack;
     this.lost += other.lost;
@@ -46,7 +49,7 @@ export class Tally {
       `${this.crashes} crashes (${this.crashesInRecovery} of them during recovery or repair) at ${this.points.size} crash points`,
       `${this.recoveries} recoveries, ${this.records} records read back, ${this.delivered} delivered to consumers`,
       `${this.damaged} times damaged for good: ${this.salvaged} times read around it, ${this.repaired} times repaired, ` +
-        `${this.cutBack} times cut back; ${this.lost} records lost to it, all of them reported`,
+        `${this.cutBack} times cut back (${this.refused} times because nothing else would do); ${this.lost} records lost to it, all of them reported`,
     ];
   }
 }
