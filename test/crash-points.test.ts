@@ -292,3 +292,25 @@ t.test('records that recovery reports as durable stay, even if the sync before i
     t.equal((await third.read()).length, third.recovered.end.lastLsn);
   }
 });
+
+t.test('a change of state that a full disk refuses in a segment that grows is not there later either', (t) => {
+  const changes: [string, (log: SimulatedLog) => void][] = [
+    ['a checkpoint', (log) => log.sequencer.updateState((state) => ({ ...state, checkpoint: 2 }))],
+    ['a position', (log) => log.sequencer.notePositions({ consumer: { acknowledged: 2, level: 'disk' } })],
+  ];
+  for (const [what, change] of changes) {
+    const log = withRecords(new SimulatedDisk(new Random(1)));
+    log.appendUntilRotated(Level.Disk);
+    const before = log.sequencer.state;
+    log.disk.arm({ failAt: 1, failing: ['write'], errno: 'ENOSPC' });
+    t.throws(() => change(log), { code: 'ERR_WAL_NO_SPACE' }, what);
+    log.disk.arm();
+    t.equal(log.sequencer.failed, false);
+    t.equal(log.sequencer.state, before, `${what} is not there`);
+    log.sequencer.rotate();
+    log.append(Level.Disk);
+    log.sequencer.step();
+    t.same(SimulatedLog.reopen(log.disk, 'power').recovered.state, before, `nor ${what} after a reopening`);
+  }
+  t.end();
+});

@@ -114,3 +114,24 @@ t.test('every call that changes a file may fail, and the log is either whole or 
   }
   t.end();
 });
+
+t.test('records that are due are synced though the disk is full and nothing new can be written', (t) => {
+  const log = new SimulatedLog({ flushIntervalMs: 1000 });
+  log.append(Level.Os);
+  log.sequencer.step();
+  log.disk.quotaBytes = log.disk.usedBytes();
+  while (log.rejected.length === 0) {
+    log.append(Level.Os, 5);
+    log.sequencer.step();
+    log.collect();
+  }
+  const written = log.watermark(Level.Os);
+  log.clock += 1000;
+  log.append(Level.Os, 60);
+  log.sequencer.step();
+  log.collect();
+  t.equal(log.rejected.length, 2);
+  t.equal(log.watermark(Level.Os), written);
+  t.equal(log.watermark(Level.Disk), written);
+  t.end();
+});

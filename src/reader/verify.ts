@@ -215,7 +215,9 @@ class LogVerifier {
 function report(checked: Checked[]): VerifyReport {
   const low = checked.reduce((highest, { findings }) => Math.max(highest, findings.state?.low ?? 1), 1);
   const kept = checked.filter(({ subject, findings }) => subject.isLast || findings.endLsn >= low);
-  const damage: Damage[] = [];
+  // A header that cannot be read is in the way of every open, whatever it stood for.
+  const gone = checked.filter((one) => one.subject.header === undefined && !kept.includes(one));
+  const damage: Damage[] = gone.flatMap(({ findings }) => findings.damage.slice(0, 1));
   kept.forEach(({ subject, findings }, i) => {
     damage.push(...chainDamage(kept[i - 1], subject, low), ...findings.damage);
   });

@@ -9,7 +9,7 @@ import { PatchedStorage } from './patched-storage.js';
 import { lastByte } from './quarantine.js';
 import { highestId, inspectLog, type Recovered } from './recover.js';
 import { firstKept, isEndDamaged, lastLsnOf, lowOf, startOf } from './repair-plan.js';
-import { newestStateOf, nextLsnOf, type Survey, type SurveyProgress, surveyLog } from './survey.js';
+import { newestStateOf, nextLsnOf, type Survey, type SurveyProgress, surveyLog, unreadableVoid } from './survey.js';
 
 /**
  * Finds out what a directory holds, as {@link inspectLog} does, but reads all of it, and ends the log before the first
@@ -19,7 +19,8 @@ export function* inspectPointInTime(storage: Storage): Generator<SurveyProgress,
   const all = yield* surveyLog(storage);
   const low = lowOf(all);
   const from = firstKept(all, low);
-  const unreadable = all.slice(0, from).flatMap(({ name, headWhole }) => (headWhole ? [] : [name]));
+  const cleaned = all.slice(0, from).flatMap(({ name, headWhole }) => (headWhole ? [] : [name]));
+  const unreadable = [...cleaned, ...unreadableVoid(storage, all)];
   const surveys = all.slice(from);
   const sound = countSound(storage, surveys, low);
   if (sound.whole === surveys.length) {
@@ -119,6 +120,7 @@ function cutBehind(
       endOffset: end?.endOffset ?? 0,
       headerCrc: end?.endCrc ?? 0,
     },
+    nextLsnInFile: end?.nextLsn,
     lastTime: end?.timestamp ?? 0,
     // A segment with a successor was synced, but for a seal that an earlier attempt may have put there. The last one is
     // written again from its beginning: who vouches for it?

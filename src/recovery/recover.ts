@@ -59,6 +59,8 @@ export interface Recovered {
   state: LogState;
   /** Where the last segment's frames end: what the next segment's header repeats. */
   end: Predecessor;
+  /** Behind the last record that stands in the last segment, if that is not `end.lastLsn + 1`: a cut goes through it. */
+  nextLsnInFile?: number;
   /** Time of the last frame, ms since the epoch. */
   lastTime: number;
   /** Frames of the last segment from this offset on may be in the page cache only. */

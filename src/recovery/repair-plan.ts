@@ -25,6 +25,7 @@ import {
   type Survey,
   type SurveyProgress,
   surveyLog,
+  unreadableVoid,
 } from './survey.js';
 import { verdictOf } from './verdict.js';
 
@@ -94,6 +95,7 @@ class Planner {
     this.#storage = storage;
     this.#endDamaged = endDamaged;
     this.#low = lowOf(surveys);
+    this.#plan.setAside.push(...unreadableVoid(storage, surveys));
     this.#surveys = this.#belonging(surveys);
     this.#logId = surveys.find(({ head }) => head !== undefined)?.head?.logId ?? randomBytes(16);
   }

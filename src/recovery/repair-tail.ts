@@ -1,8 +1,11 @@
+import { randomBytes } from 'node:crypto';
 import { buildFrame, FrameType } from '../format/frame.js';
 import { encodeSeal } from '../format/seal.js';
+import { SegmentFlag } from '../format/segment-header.js';
 import { QUARANTINE_FOLDER } from '../segments/names.js';
-import { isNoSpace } from '../segments/prepare.js';
+import { isNoSpace, prepareSpare } from '../segments/prepare.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
+import { SegmentWriter, segmentBytesFor } from '../segments/segment-writer.js';
 import type { Storage, StorageFile } from '../storage/storage.js';
 import { keepCopy, setAside } from './quarantine.js';
 import type { Recovered } from './recover.js';
@@ -22,6 +25,8 @@ export function endLastSegment(storage: Storage, recovered: Recovered, now: numb
   if (storage.list(QUARANTINE_FOLDER).length > 0) storage.syncFolder(QUARANTINE_FOLDER);
   storage.syncFolder();
   endFrames(storage, recovered, now);
+  if (recovered.setAside.length === 0) return;
+  carryState(storage, recovered, now);
   moveAway(storage, recovered);
 }
 
@@ -74,6 +79,36 @@ function quarantine(storage: Storage, file: StorageFile, recovered: Recovered): 
 }
 
 /**
+ * What is about to be moved away may hold the only copy of the state: the clean-up mark, the checkpoint, the positions of
+ * subscriptions. An empty segment that says where the log goes on carries it from here on.
+ */
+function carryState(storage: Storage, recovered: Recovered, now: number): void {
+  const { state, end, segments } = recovered;
+  recovered.logId ??= randomBytes(16);
+  const salt = randomBytes(8);
+  const writer = SegmentWriter.create(storage, prepareSpare(storage, segmentBytesFor(0, state)), {
+    logId: recovered.logId,
+    segmentId: recovered.nextSegmentId++,
+    salt: { low: salt.readUInt32LE(0), high: salt.readUInt32LE(4) },
+    firstLsn: end.lastLsn + 1,
+    now: Math.max(now, recovered.lastTime),
+    previous: end,
+    state,
+    flags: SegmentFlag.Truncates,
+  });
+  try {
+    writer.seal(Math.max(now, recovered.lastTime));
+    writer.trim();
+  } finally {
+    writer.close();
+  }
+  const { id, lastLsn, endOffset, endCrc } = writer.info;
+  segments.push(writer.info);
+  recovered.end = { segmentId: id, lastLsn, endOffset, headerCrc: endCrc };
+  recovered.report.segments++;
+}
+
+/**
  * Moves the segments behind a cut away. The first one goes first, durably: without it, what is left of them does not fit
  * the log any more, so that every mode of recovery notices if this is cut short.
  */
@@ -92,12 +127,25 @@ function moveAway(storage: Storage, { setAside: names, report }: Recovered): voi
 function seal(file: StorageFile, last: SegmentInfo, recovered: Recovered, now: number): void {
   const { end, state } = recovered;
   const payload = encodeSeal({ state, index: [] }, end.endOffset);
-  const frame = buildFrame(FrameType.Seal, payload, end.lastLsn + 1, end.lastLsn, last.salt, now, end.headerCrc);
-  file.write([frame.bytes], end.endOffset);
+  const lsn = recovered.nextLsnInFile ?? end.lastLsn + 1;
+  const frame = buildFrame(FrameType.Seal, payload, lsn, lsn - 1, last.salt, now, end.headerCrc);
+  const size = file.size();
+  try {
+    file.write([frame.bytes], end.endOffset);
+  } catch (error) {
+    // Half a seal looks like one that was damaged. Where there were blocks before there is room for zeros.
+    if (isNoSpace(error)) {
+      file.write([new Uint8Array(Math.min(frame.bytes.byteLength, size - end.endOffset))], end.endOffset);
+      file.truncate(size);
+    }
+    throw error;
+  }
   file.sync();
   end.endOffset += frame.bytes.byteLength;
   end.headerCrc = frame.headerCrc;
   last.endOffset = end.endOffset;
+  // A cut of the log may end in this segment; the next header repeats where it ends then.
+  last.endCrc = end.headerCrc;
   last.state = 'sealed';
   cut(file, last);
 }

@@ -27,7 +27,7 @@ import {
   withPositions,
 } from '../format/state.js';
 import { mayDecide, readTransactionPrefix } from '../format/transaction.js';
-import { chainOf } from '../segments/chain.js';
+import { chainOf, type Link } from '../segments/chain.js';
 import { segmentIdOf, segmentName } from '../segments/names.js';
 import { readHeader, withFile } from '../segments/read-segment.js';
 import {
@@ -148,13 +148,26 @@ function listSegments(storage: Storage): Survey[] {
   const surveys = names.map((name) => withFile(storage, name, describe));
   const heads = surveys.flatMap(({ head }) => (head === undefined ? [] : [head as SegmentHeader]));
   const chain = new Map(chainOf(heads).map((link) => [segmentName(link.header.segmentId), link]));
-  const listed = surveys.filter(({ name, head }) => head === undefined || chain.has(name));
+  const listed = surveys.filter(({ id, name, head }) => (head === undefined ? !isCutAway(id, chain) : chain.has(name)));
   for (const [i, survey] of listed.entries()) {
     survey.isLast = i === listed.length - 1;
     const next = listed[i + 1]?.head;
     if (next?.previous.segmentId === survey.id) survey.next = next;
   }
   return listed;
+}
+
+/** Whether a segment whose header is lost was made void by a cut, as the next one of the log says by its id. */
+function isCutAway(id: number, chain: ReadonlyMap<string, Link>): boolean {
+  const next = [...chain.values()].find(({ header }) => header.segmentId > id)?.header;
+  return next !== undefined && (next.flags & SegmentFlag.Truncates) !== 0 && next.previous.segmentId < id;
+}
+
+/** Files of segments that a later cut made void, of which not even the header can be read: in the way of every open. */
+export function unreadableVoid(storage: Storage, surveys: readonly Survey[]): string[] {
+  const listed = new Set(surveys.map(({ name }) => name));
+  const others = storage.list().filter((name) => segmentIdOf(name) !== undefined && !listed.has(name));
+  return others.filter((name) => !withFile(storage, name, describe).headWhole);
 }
 
 function describe(file: StorageFile): Survey {

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { WalError } from '../errors.js';
 import type { Storage, StorageFile } from '../storage/storage.js';
 import { preparingName, spareName } from './names.js';
+import { withFile } from './read-segment.js';
 
 const ZEROS = new Uint8Array(1024 * 1024);
 
@@ -64,10 +65,7 @@ function discard(storage: Storage, name: string, close: () => void): void {
 /** A spare of this size that an earlier run left behind. What is in it is not known: it is taken for recycled. */
 export function leftSpare(storage: Storage, names: string[], bytes: number): Spare | undefined {
   for (const name of names) {
-    const file = storage.open(name, 'read');
-    const size = file.size();
-    file.close();
-    if (size === bytes) return { name, bytes, recycled: true };
+    if (withFile(storage, name, (file) => file.size()) === bytes) return { name, bytes, recycled: true };
   }
   return undefined;
 }

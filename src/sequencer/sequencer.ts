@@ -232,6 +232,9 @@ export class Sequencer {
       // Also by time alone: a log that is never idle must not keep its `os` records unsynced for ever.
       if ((group.flags & FrameFlag.WantsDisk) !== 0 || this.timeToFlush() === 0) this.#syncSoon();
       this.#askForSpare();
+    } else if (this.timeToFlush() === 0) {
+      // The disk is full and all of it was given back: what came before is due all the same.
+      this.#syncSoon();
     }
     group.clear();
     return true;
@@ -331,8 +334,9 @@ export class Sequencer {
       this.#drain();
       const state = change(this.#state);
       this.#ensureState(state);
-      this.#state = state;
       this.#current!.writeState(state, this.#durableLsn, this.#clean, this.#now());
+      // Only now: a segment that grows may have refused it, and nothing has changed then.
+      this.#state = state;
       this.#dirtySince ??= this.#host.now();
       this.#sync();
       return state;
@@ -348,8 +352,8 @@ export class Sequencer {
       this.#drain();
       const state = withPositions(this.#state, positions);
       this.#ensureState(state);
-      this.#state = state;
       this.#current!.writePositions(positions, state, this.#durableLsn, this.#clean, this.#now());
+      this.#state = state;
       this.#dirtySince ??= this.#host.now();
       return state;
     });

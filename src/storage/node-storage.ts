@@ -1,5 +1,6 @@
 import fs from 'node:fs';
 import path from 'node:path';
+import { readFully, writeFully } from './fully.js';
 import type { Storage, StorageFile } from './storage.js';
 
 export type SyncMethod = 'fdatasync' | 'dsync';
@@ -90,25 +91,15 @@ class NodeFile implements StorageFile {
   }
 
   read(target: Uint8Array, position: number): number {
-    let done = 0;
-    while (done < target.byteLength) {
-      const count = fs.readSync(this.#fd, target, done, target.byteLength - done, position + done);
-      if (count === 0) break;
-      done += count;
-    }
-    return done;
+    return readFully(target, position, (rest, at) => fs.readSync(this.#fd, rest, 0, rest.byteLength, at));
   }
 
   write(views: readonly Uint8Array[], position: number): void {
-    let rest = views;
-    while (rest.length > 0) {
-      const count =
-        rest.length === 1
-          ? fs.writeSync(this.#fd, rest[0], 0, rest[0].byteLength, position)
-          : fs.writevSync(this.#fd, rest, position);
-      position += count;
-      rest = withoutWritten(rest, count);
-    }
+    writeFully(views, position, (rest, at) =>
+      rest.length === 1
+        ? fs.writeSync(this.#fd, rest[0], 0, rest[0].byteLength, at)
+        : fs.writevSync(this.#fd, rest, at),
+    );
   }
 
   sync(): void {
@@ -125,16 +116,4 @@ class NodeFile implements StorageFile {
   close(): void {
     fs.closeSync(this.#fd);
   }
-}
-
-/**
- * What is left of `views` after `count` bytes. A disk that fills up, a quota or a file-size limit answers a write with
- * a smaller count and no error; only the next call throws. So every count is checked, and the rest tried again.
- */
-function withoutWritten(views: readonly Uint8Array[], count: number): readonly Uint8Array[] {
-  let i = 0;
-  while (i < views.length && count >= views[i].byteLength) count -= views[i++].byteLength;
-  if (i === 0 && count === 0) throw new Error('The disk accepted none of the bytes of a write.');
-  if (i === views.length) return [];
-  return [views[i].subarray(count), ...views.slice(i + 1)];
 }

@@ -1,5 +1,6 @@
 import { Violation } from './model.js';
-import { Simulation, type Tally } from './simulation.js';
+import { Simulation } from './simulation.js';
+import type { Tally } from './tally.js';
 
 export const STEPS = 60;
 
@@ -27,7 +28,7 @@ export async function runSeed(
   } catch (error) {
     return { seed, error, steps };
   } finally {
-    if (tally !== undefined) add(tally, simulation.tally);
+    tally?.add(simulation.tally);
   }
 }
 
@@ -56,11 +57,4 @@ export async function traceOf(failure: Failure, lines = 120): Promise<string[]> 
   const trace: string[] = [];
   await runSeed(failure.seed, failure.steps, undefined, (line) => trace.push(line));
   return trace.slice(-lines);
-}
-
-function add(into: Tally, tally: Tally): void {
-  into.crashes += tally.crashes;
-  into.recoveries += tally.recoveries;
-  into.records += tally.records;
-  for (const point of tally.points) into.points.add(point);
 }

@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util';
 import { allSteps, runSeed, STEPS, shrink, traceOf } from './explore.js';
-import type { Tally } from './simulation.js';
+import { Tally } from './tally.js';
 
 const HELP = `Runs the log on a simulated disk, through crashes, faults and damage, one life per seed.
 
@@ -8,7 +8,8 @@ const HELP = `Runs the log on a simulated disk, through crashes, faults and dama
   --seed S    the first seed (default 1)
   --steps N   steps of each life (default ${STEPS})
   --trace     print what happens (for a single seed)
-  --points    list the crash points that were covered`;
+  --points    list the crash points that were covered
+  --no-shrink do not look for the smallest run that still fails`;
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
@@ -18,6 +19,7 @@ async function main(): Promise<void> {
       steps: { type: 'string' },
       trace: { type: 'boolean' },
       points: { type: 'boolean' },
+      'no-shrink': { type: 'boolean' },
       help: { type: 'boolean', short: 'h' },
     },
   });
@@ -25,26 +27,31 @@ async function main(): Promise<void> {
   const first = Number(values.seed ?? 1);
   const seeds = Number(values.seeds ?? (values.seed === undefined ? 1000 : 1));
   const steps = allSteps(Number(values.steps ?? STEPS));
-  const tally: Tally = { crashes: 0, recoveries: 0, records: 0, points: new Set() };
+  const tally = new Tally();
   const startedAt = performance.now();
   for (let seed = first; seed < first + seeds; seed++) {
     const failure = await runSeed(seed, steps, tally, values.trace ? console.log : undefined);
     if (failure === undefined) continue;
     console.log(`Seed ${seed} fails: ${describe(failure.error)}`);
+    process.exitCode = 1;
+    if (values['no-shrink']) return;
     const smallest = await shrink(failure);
     console.log((await traceOf(smallest)).join('\n'));
     console.log(`\nThe smallest run that fails: seed ${seed}, steps ${smallest.steps.join(' ')}`);
     console.log(describe(smallest.error));
-    process.exitCode = 1;
     return;
   }
   const seconds = (performance.now() - startedAt) / 1000;
   console.log(
-    `${seeds} seeds (${first} to ${first + seeds - 1}), ${tally.crashes} crashes, ${tally.recoveries} recoveries, ` +
-      `${tally.records} records read back, ${tally.points.size} crash points, no broken invariant\n` +
-      `${(seeds / seconds).toFixed(1)} seeds/s, ${(tally.crashes / seconds).toFixed(0)} crashes/s, ${seconds.toFixed(1)} s`,
+    `${seeds} seeds (${first} to ${first + seeds - 1}), no broken invariant\n${tally.lines().join('\n')}\n` +
+      `${(seeds / seconds).toFixed(1)} seeds/s, ${(tally.crashes / seconds).toFixed(0)} crashes/s, ${seconds.toFixed(1)} s\n\n` +
+      `What the disk did:\n${tally.faults.lines().join('\n')}\n\nWhat was done to the log:\n${operations(tally)}`,
   );
   if (values.points) console.log([...tally.points].sort().join('\n'));
+}
+
+function operations({ operations }: Tally): string {
+  return [...operations].map(([name, count]) => `${String(count).padStart(10)}  ${name}`).join('\n');
 }
 
 function describe(error: unknown): string {

@@ -46,6 +46,8 @@ export class Model implements Progress {
   cleaning = false;
   /** A cut of the log was cut short: it may end here. */
   attemptedEnd: number | undefined;
+  /** LSNs that damage took, and that a repair gave up. */
+  readonly #gaps = new Set<number>();
 
   /** The highest LSN ever given that may still be there. */
   get last(): number {
@@ -92,9 +94,9 @@ export class Model implements Progress {
     const limit = Math.min(state.checkpoint, ...Object.values(state.subscriptions).map((one) => one.acknowledged)) + 1;
     const allowed = known.map((candidate) => {
       const cleaned = this.cleaning && state.low >= candidate.low && state.low <= limit;
-      return JSON.stringify(cleaned ? { ...candidate, low: state.low } : candidate);
+      return textOf(cleaned ? { ...candidate, low: state.low } : candidate);
     });
-    const found = JSON.stringify(state);
+    const found = textOf(state);
     hold(allowed.includes(found), 'Durable', () => `the state is ${found} and should be ${allowed.join(' or ')}`);
   }
 
@@ -121,28 +123,53 @@ export class Model implements Progress {
     this.handed = [];
   }
 
-  /** What was read must be exactly `[first, last]`. */
+  /** The LSN behind `lsn`, without what a repair gave up. */
+  after(lsn: number): number {
+    let next = lsn + 1;
+    while (this.#gaps.has(next)) next++;
+    return next;
+  }
+
+  isGap(lsn: number): boolean {
+    return this.#gaps.has(lsn);
+  }
+
+  /** What was read must be exactly `[first, last]`, without what a repair gave up. */
   checkRecords(records: readonly WalRecord[], first: number, last: number): void {
     const lastIds = new Map<number, number>();
-    records.forEach((record, i) => {
-      const lsn = first + i;
-      hold(record.lsn === lsn, 'Prefix', () => `LSN ${record.lsn} follows LSN ${lsn - 1}`);
-      const id = idOf(record);
-      hold(id !== undefined, 'Honest', () => `LSN ${lsn} was never appended like this`);
-      hold(!this.#buried.has(id), 'Buried', () => `record ${id} came back as LSN ${lsn}`);
-      const place = this.#places[lsn - 1];
-      hold(place?.id === id, 'Honest', () => `LSN ${lsn} is record ${id}, it should be ${place?.id}`);
-      const before = lastIds.get(place.producer) ?? 0;
-      hold(id > before, 'Honest', () => `record ${id} of producer ${place.producer} comes after its record ${before}`);
-      lastIds.set(place.producer, id);
-    });
-    const end = first + records.length - 1;
-    hold(end === Math.max(last, first - 1), 'Prefix', () => `reading ends at LSN ${end} and should at ${last}`);
+    let next = this.after(first - 1);
+    for (const record of records) {
+      hold(record.lsn === next, 'Prefix', () => `LSN ${record.lsn} stands where LSN ${next} should`);
+      const { id, producer } = this.checkRecord(record);
+      const before = lastIds.get(producer) ?? 0;
+      hold(id > before, 'Honest', () => `record ${id} of producer ${producer} comes after its record ${before}`);
+      lastIds.set(producer, id);
+      next = this.after(next);
+    }
+    const end = this.after(Math.max(last, first - 1));
+    hold(next === end, 'Prefix', () => `reading ends before LSN ${next} and should before ${end}`);
+  }
+
+  /** A record that was read must be the one that was appended there, byte for byte. */
+  checkRecord(record: WalRecord): { id: number; producer: number } {
+    const { lsn } = record;
+    const id = idOf(record);
+    hold(id !== undefined, 'Honest', () => `LSN ${lsn} was never appended like this`);
+    hold(!this.#buried.has(id), 'Buried', () => `record ${id} came back as LSN ${lsn}`);
+    const place = this.#places[lsn - 1];
+    hold(place?.id === id, 'Honest', () => `LSN ${lsn} is record ${id}, it should be ${place?.id}`);
+    return { id, producer: place.producer };
+  }
+
+  /** A repair gave these up, and said so. */
+  gaveUp(lsns: Iterable<number>): void {
+    for (const lsn of lsns) this.#gaps.add(lsn);
   }
 
   /** The log goes on from here: everything behind `last` is cut off for good, and everything before it is promised. */
   recovered(last: number, state: LogState): void {
     for (const place of this.#places.splice(last)) this.#buried.add(place.id);
+    for (const lsn of this.#gaps) if (lsn > last) this.#gaps.delete(lsn);
     // A cut may go through an atomic append: whoever cuts says where.
     for (const place of this.#places.slice(-APPEND_RECORDS)) place.lastOfAppend = Math.min(place.lastOfAppend, last);
     this.os = last;
@@ -150,4 +177,11 @@ export class Model implements Progress {
     this.changed(state, true);
     this.attemptedEnd = undefined;
   }
+}
+
+/** The order of keys is no matter. */
+function textOf({ subscriptions, ...rest }: LogState): string {
+  const names = Object.keys(subscriptions).sort();
+  const positions = names.map((name) => [name, subscriptions[name].acknowledged, subscriptions[name].level]);
+  return JSON.stringify({ ...rest, subscriptions: positions });
 }

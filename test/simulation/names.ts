@@ -1,3 +1,4 @@
+import type { FaultCounts } from './fault-counts.js';
 import type { Random } from './random.js';
 import type { Sectors } from './sectors.js';
 
@@ -48,18 +49,25 @@ export class Names {
     this.#journal = [];
   }
 
-  losePower(random: Random): void {
+  losePower(random: Random, counts: FaultCounts): void {
     const stopped = new Set<Sectors>();
     for (const change of this.#journal) {
       if (stopped.has(change.file)) continue;
       const kept = change.move?.durable ?? random.oneIn(2);
       if (change.move !== undefined) change.move.durable = kept;
+      counts.add(`power: ${kindOf(change)} ${kept ? 'kept' : 'lost'}`);
       if (kept) apply(this.#durable, change);
       else stopped.add(change.file);
     }
     this.#journal = [];
     this.#seen = new Map(this.#durable);
   }
+}
+
+function kindOf({ from, to, move }: Change): 'move between folders' | 'new name' | 'removal' | 'rename' {
+  if (move !== undefined) return 'move between folders';
+  if (from === undefined) return 'new name';
+  return to === undefined ? 'removal' : 'rename';
 }
 
 function apply(names: Map<string, Sectors>, { file, from, to }: Change): void {

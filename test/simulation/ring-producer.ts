@@ -146,3 +146,19 @@ export class RingProducer {
     return this.#head % dataBytes;
   }
 }
+
+const PRODUCERS = 3;
+const RING_BYTES = 32 * 1024;
+/** Rings are shared memory, which is slow to get: runs that follow one another use the same. */
+const idle: RingProducer[][] = [];
+
+export function borrowProducers(): RingProducer[] {
+  const producers = idle.pop();
+  // What a run left in flight is no other run's business.
+  for (const producer of producers ?? []) producer.reset();
+  return producers ?? Array.from({ length: PRODUCERS }, (_, id) => new RingProducer(id, RING_BYTES));
+}
+
+export function returnProducers(producers: RingProducer[]): void {
+  idle.push(producers);
+}

@@ -1,3 +1,4 @@
+import type { FaultCounts } from './fault-counts.js';
 import type { Random } from './random.js';
 
 /** What a disk writes at once. */
@@ -59,9 +60,10 @@ export class Sectors {
   }
 
   /** The disk writes some of it back, because it can. */
-  writeBack(random: Random): void {
+  writeBack(random: Random, counts: FaultCounts): void {
     for (const sector of this.#dirty) {
       if (random.oneIn(2)) continue;
+      counts.add('written back before its sync');
       this.#flush(sector);
       this.#dirty.delete(sector);
     }
@@ -71,28 +73,43 @@ export class Sectors {
    * A sync fails: some sectors reach the platter, the others never will. The kernel says so this once, and takes all of
    * them for clean from now on. What programs read afterwards is what the platter has, or what they wrote, by filesystem.
    */
-  failSync(random: Random): void {
+  failSync(random: Random, counts: FaultCounts): void {
     const dropped = random.oneIn(2);
     for (const sector of this.#dirty) {
-      if (random.oneIn(2)) this.#flush(sector);
-      else if (dropped) this.#revert(sector);
+      if (random.oneIn(2)) {
+        this.#flush(sector);
+        continue;
+      }
+      counts.add(`failed sync: not on the platter, ${dropped ? 'nor' : 'still'} in the cache`);
+      if (dropped) this.#revert(sector);
     }
     this.#dirty.clear();
   }
 
   /** The power goes: each unsynced sector is kept, lost or torn on its own, and so is the size. */
-  losePower(random: Random): void {
+  losePower(random: Random, counts: FaultCounts): void {
     for (const sector of this.#dirty) {
       const fate = random.below(8);
       if (fate < 3) this.#flush(sector);
       else if (fate === 3) this.#tear(sector, random.between(1, SECTOR_BYTES - 1), random.oneIn(2));
+      counts.add(fate < 3 ? 'power: sector kept' : fate === 3 ? 'power: sector torn' : 'power: sector lost');
     }
     this.#dirty.clear();
-    if (this.#size !== this.#platterSize && random.oneIn(2)) this.#settleSize(this.#size);
+    if (this.#size !== this.#platterSize) {
+      const kept = random.oneIn(2);
+      counts.add(kept ? 'power: size kept' : 'power: size lost');
+      if (kept) this.#settleSize(this.#size);
+    }
     this.#size = this.#platterSize;
     this.#reserve(this.#size);
     this.#cache.fill(0, 0);
     this.#platter.copy(this.#cache, 0, 0, this.#size);
+  }
+
+  /** Silent damage: other bytes, in the cache and on the platter. */
+  overwrite(bytes: Uint8Array, position: number): void {
+    this.#cache.set(bytes, position);
+    this.#platter.set(bytes, position);
   }
 
   /** Silent damage: one bit differs, in the cache and on the platter. */

@@ -1,6 +1,8 @@
 import type { ReadableFile, ReadableFiles } from '../../src/reader/files.js';
 import { segmentIdOf } from '../../src/segments/names.js';
+import { readFully, writeFully } from '../../src/storage/fully.js';
 import type { Storage, StorageFile } from '../../src/storage/storage.js';
+import { FaultCounts } from './fault-counts.js';
 import { type Move, Names } from './names.js';
 import type { Random } from './random.js';
 import { Sectors } from './sectors.js';
@@ -39,7 +41,16 @@ export interface Faults {
   failAt?: number;
   failing?: readonly Call[];
   errno?: 'EIO' | 'ENOSPC';
+  /** Fail this one of the calls that only look (open, read, list, …), counted from 1. */
+  failLookAt?: number;
+  /** About one in so many calls takes long. */
+  slowOneIn?: number;
+  /** About one in so many writes and reads does less than it was asked to, and says so. */
+  shortOneIn?: number;
 }
+
+/** A slow call takes up to this long. */
+const SLOW_MS = 3000;
 
 /** Calls that change something or can lose something: where a crash or a fault is worth its while. */
 const POINTS: ReadonlySet<Call> = new Set([
@@ -67,8 +78,12 @@ export class SimulatedDisk implements Storage {
   /** A sync of a file failed since the last power loss: what programs read may not be what is on the platter. */
   syncFailed = false;
   openFiles = 0;
+  /** Called when a call takes long. */
+  delay: ((ms: number) => void) | undefined;
+  readonly counts = new FaultCounts();
   #faults: Faults = {};
   #calls = 0;
+  #looks = 0;
   #crashed = false;
   #generation = 0;
   #nextId = 1;
@@ -93,6 +108,7 @@ export class SimulatedDisk implements Storage {
   arm(faults: Faults = {}): void {
     this.#faults = faults;
     this.#calls = 0;
+    this.#looks = 0;
   }
 
   /** The process or the machine is gone, now. */
@@ -106,12 +122,18 @@ export class SimulatedDisk implements Storage {
     this.#generation++;
     this.openFiles = 0;
     this.#faults = {};
+    const { counts, random } = this;
+    counts.add(kind === 'process' ? 'crash of the process' : 'loss of power');
     if (kind === 'process') return;
     this.syncFailed = false;
-    for (const folder of this.#newFolders) if (this.random.oneIn(2)) this.#folders.delete(folder);
+    for (const folder of this.#newFolders) {
+      const kept = random.oneIn(2);
+      counts.add(kept ? 'power: folder kept' : 'power: folder lost');
+      if (!kept) this.#folders.delete(folder);
+    }
     this.#newFolders.clear();
-    for (const names of this.#folders.values()) names.losePower(this.random);
-    for (const names of this.#folders.values()) for (const file of names.files()) file.losePower(this.random);
+    for (const names of this.#folders.values()) names.losePower(random, counts);
+    for (const names of this.#folders.values()) for (const file of names.files()) file.losePower(random, counts);
   }
 
   /** Every file's name, its folder's in front. */
@@ -130,7 +152,14 @@ export class SimulatedDisk implements Storage {
 
   /** Damages a file behind everybody's back. Twice is none. */
   flip(name: string, position: number, bit: number): void {
+    this.counts.add('bit flip');
     this.#find(name).flip(position, bit);
+  }
+
+  /** Damages more of it. */
+  overwrite(name: string, bytes: Uint8Array, position: number): void {
+    this.counts.add('bytes overwritten');
+    this.#find(name).overwrite(bytes, position);
   }
 
   list(folder = ''): string[] {
@@ -192,13 +221,12 @@ export class SimulatedDisk implements Storage {
     const generation = this.#generation;
     let open = true;
     this.openFiles++;
-    const enter = (call: Call) => {
+    const check = () => {
       if (generation !== this.#generation || !open) throw new CrashError();
-      this.#enter(call, name);
     };
-    const perform = (call: Call, work: () => void, partly?: () => void) => {
-      if (generation !== this.#generation || !open) throw new CrashError();
-      this.#perform(call, file.label, work, partly);
+    const enter = (call: Call) => {
+      check();
+      this.#enter(call, name);
     };
     return {
       name,
@@ -206,24 +234,29 @@ export class SimulatedDisk implements Storage {
         enter('size');
         return file.size;
       },
-      read: (target, position) => {
-        enter('read');
-        return file.read(target, position);
-      },
-      write: (views, position) => {
-        const bytes = views.length === 1 ? views[0] : Buffer.concat(views);
-        const part = () => file.write(bytes.subarray(0, this.random.below(bytes.byteLength + 1)), position);
-        perform('write', () => this.#write(file, bytes, position), part);
-      },
+      read: (target, position) =>
+        readFully(target, position, (rest, at) => {
+          enter('read');
+          return file.read(this.#shortened(rest, 'short read'), at);
+        }),
+      write: (views, position) =>
+        writeFully(views, position, (rest, at) => {
+          check();
+          return this.#write(file, rest.length === 1 ? rest[0] : Buffer.concat(rest), at);
+        }),
       sync: () => {
+        check();
         const failing = () => {
-          if (this.#crashed) return file.writeBack(this.random);
+          if (this.#crashed) return file.writeBack(this.random, this.counts);
           this.syncFailed = true;
-          file.failSync(this.random);
+          file.failSync(this.random, this.counts);
         };
-        perform('sync', () => file.sync(), failing);
+        this.#perform('sync', file.label, () => file.sync(), failing);
       },
-      truncate: (size) => perform('truncate', () => file.truncate(size)),
+      truncate: (size) => {
+        check();
+        this.#perform('truncate', file.label, () => file.truncate(size));
+      },
       close: () => {
         if (!open) return;
         enter('close');
@@ -233,40 +266,95 @@ export class SimulatedDisk implements Storage {
     };
   }
 
-  #write(file: Sectors, bytes: Uint8Array, position: number): void {
-    if (this.random.oneIn(4)) file.writeBack(this.random);
+  /** What a call handles of what it was given: all of it, or less. */
+  #shortened(bytes: Uint8Array, kind: 'short write' | 'short read'): Uint8Array {
+    const { shortOneIn } = this.#faults;
+    if (shortOneIn === undefined || bytes.byteLength < 2 || !this.random.oneIn(shortOneIn)) return bytes;
+    this.counts.add(kind);
+    return bytes.subarray(0, this.random.between(1, bytes.byteLength - 1));
+  }
+
+  /** One call: returns how many bytes it took. */
+  #write(file: Sectors, bytes: Uint8Array, position: number): number {
+    let count = 0;
+    const some = () => {
+      const part = bytes.subarray(0, this.random.below(bytes.byteLength + 1));
+      if (!this.#crashed && part.byteLength > 0) this.counts.add('a part of a failing write is there');
+      file.write(part, position);
+    };
+    const write = () => {
+      if (this.random.oneIn(4)) file.writeBack(this.random, this.counts);
+      const taken = this.#fitting(file, this.#shortened(bytes, 'short write'), position);
+      file.write(taken, position);
+      count = taken.byteLength;
+    };
+    this.#perform('write', file.label, write, some);
+    return count;
+  }
+
+  /** As much of it as the disk has room for. */
+  #fitting(file: Sectors, bytes: Uint8Array, position: number): Uint8Array {
     const growth = Math.max(0, position + bytes.byteLength - file.size);
     const free = growth === 0 ? 0 : Math.max(0, this.quotaBytes - this.usedBytes());
-    if (growth <= free) return file.write(bytes, position);
-    file.write(bytes.subarray(0, bytes.byteLength - growth + free), position);
-    fail('ENOSPC', 'write');
+    if (growth <= free) return bytes;
+    const fits = bytes.byteLength - growth + free;
+    if (fits <= 0) {
+      this.counts.add('no space: the disk is full');
+      fail('ENOSPC', 'write');
+    }
+    this.counts.add('no space: the disk takes a part and is full');
+    return bytes.subarray(0, fits);
   }
 
   /** A call that only looks. */
   #enter(call: Call, name: string): void {
     if (this.#crashed) throw new CrashError();
-    const { failAt, failing } = this.#faults;
-    if (failing?.includes(call) && failAt === this.#calls + 1) fail(this.#faults.errno ?? 'EIO', `${call} ${name}`);
+    if (call === 'close') return;
+    this.#looks++;
+    this.#mayTakeLong();
+    const { failAt, failing, failLookAt, errno = 'EIO' } = this.#faults;
+    const chosen = failing?.includes(call) && failAt === this.#calls + 1;
+    if (!chosen && failLookAt !== this.#looks) return;
+    if (failLookAt === this.#looks) this.#faults = { ...this.#faults, failLookAt: undefined };
+    this.counts.add(`call fails: ${call}`);
+    fail(chosen ? errno : 'EIO', `${call} ${name}`);
+  }
+
+  #mayTakeLong(): void {
+    const { slowOneIn } = this.#faults;
+    if (slowOneIn === undefined || this.delay === undefined || !this.random.oneIn(slowOneIn)) return;
+    this.counts.add('slow call');
+    this.delay(this.random.between(1, SLOW_MS));
   }
 
   /** A call that changes something. A crash or a fault in it leaves it done, undone or, by `partly`, half done. */
-  #perform(call: Call, name: string, work: () => void, partly?: () => void): void {
+  #perform(call: Exclude<Call, 'close'>, name: string, work: () => void, partly?: () => void): void {
     if (this.#crashed) throw new CrashError();
     if (POINTS.has(call)) this.#calls++;
     this.observe?.(call, name);
+    this.#mayTakeLong();
     const { crashAt, failAt, failing, errno = 'EIO' } = this.#faults;
-    if (crashAt === this.#calls) {
-      this.#crashed = true;
-      if (partly !== undefined) partly();
-      else if (this.random.oneIn(2)) work();
-      throw new CrashError();
-    }
+    if (crashAt === this.#calls) this.#crashIn(call, work, partly);
     if (failAt === this.#calls && (failing === undefined || failing.includes(call))) {
       this.#faults = { ...this.#faults, failAt: undefined };
+      this.counts.add(errno === 'ENOSPC' ? 'no space: the call says so' : `call fails: ${call}`);
       partly?.();
       fail(errno, `${call} ${name}`);
     }
     work();
+  }
+
+  #crashIn(call: Call, work: () => void, partly: (() => void) | undefined): never {
+    this.#crashed = true;
+    if (partly !== undefined) {
+      this.counts.add(call === 'sync' ? 'crash in the middle of a sync' : 'crash in the middle of a write');
+      partly();
+    } else {
+      const done = this.random.oneIn(2);
+      this.counts.add(done ? 'crash behind a call' : 'crash before a call');
+      if (done) work();
+    }
+    throw new CrashError();
   }
 
   #names(name: string): Names {

@@ -1,0 +1,189 @@
+import t, { type Test } from 'tap';
+import { Level } from '../src/format/levels.js';
+import { filesOf } from '../src/reader/storage-files.js';
+import { verifyFiles } from '../src/reader/verify.js';
+import { leftSpare, prepareSpare } from '../src/segments/prepare.js';
+import { repairStorage } from '../src/upkeep/repair-log.js';
+import { Random } from './simulation/random.js';
+import { framesOf } from './simulation/reading.js';
+import { SimulatedDisk } from './simulation/simulated-disk.js';
+import { SEGMENT_BYTES, SimulatedLog } from './simulation/simulated-log.js';
+
+/** Faults that the simulation found, each by itself. */
+
+function segments(disk: SimulatedDisk): string[] {
+  return disk.list().filter((name) => name.endsWith('.wal'));
+}
+
+function withFrames(frames: number, disk = new SimulatedDisk(new Random(1))): SimulatedLog {
+  const log = new SimulatedLog({ disk });
+  for (let i = 0; i < frames; i++) {
+    log.append(Level.Disk, 2);
+    log.sequencer.step();
+  }
+  return log;
+}
+
+async function soundly(t: Test, disk: SimulatedDisk, what: string): Promise<void> {
+  t.same((await verifyFiles(filesOf(disk))).damage, [], what);
+}
+
+t.test('a cut into a segment that recovery had ended leaves a log that is sound', async (t) => {
+  const { disk } = withFrames(4);
+  disk.crash();
+  const log = SimulatedLog.reopen(disk, 'process');
+  log.append(Level.Disk, 2);
+  log.sequencer.step();
+  log.sequencer.truncateAfter(3);
+  log.append(Level.Disk, 2);
+  log.sequencer.step();
+  await soundly(t, disk, 'verify has nothing to say');
+  log.sequencer.close();
+  disk.crash();
+  const again = SimulatedLog.reopen(disk, 'power', { mode: 'point-in-time' });
+  t.equal(again.recovered.end.lastLsn, 5, 'nor is anything taken for damage');
+});
+
+t.test('point-in-time ends a closed log before damage in its last segment, wherever that is', async (t) => {
+  for (const frame of [0, 2]) {
+    const log = withFrames(4);
+    const { disk } = log;
+    log.sequencer.close();
+    const [name] = segments(disk);
+    disk.flip(name, framesOf(disk, name).offsets[frame] + 70, 3);
+    disk.crash();
+    const again = SimulatedLog.reopen(disk, 'process', { mode: 'point-in-time' });
+    t.equal(again.recovered.end.lastLsn, frame * 2);
+    t.match(again.recovered.report, { verdict: 'salvaged', lost: [{ firstLsn: frame * 2 + 1, lastLsn: 8 }] });
+    t.equal((await again.read()).length, frame * 2);
+    await soundly(t, disk, `frame ${frame}`);
+  }
+});
+
+t.test('what point-in-time keeps of the state survives a crash before the next record', async (t) => {
+  const log = new SimulatedLog();
+  const { disk } = log;
+  for (let i = 0; i < 3; i++) log.appendUntilRotated(Level.Disk);
+  log.append(Level.Disk, 3);
+  log.sequencer.step();
+  const mark = log.watermark(Level.Disk) - 4;
+  log.sequencer.updateState((state) => ({ ...state, checkpoint: mark }));
+  for (const { name } of log.sequencer.cleanup()) disk.remove(name);
+  disk.syncFolder();
+  const { state } = log.sequencer;
+  // The header of the only segment that knows of the clean-up.
+  disk.flip(segments(disk).at(-1)!, 60, 1);
+  disk.crash();
+  const cut = SimulatedLog.reopen(disk, 'process', { mode: 'point-in-time' });
+  const { end } = cut.recovered;
+  disk.crash();
+  const again = SimulatedLog.reopen(disk, 'power');
+  t.equal(again.recovered.end.lastLsn, end.lastLsn, 'LSNs do not go back');
+  t.equal(again.sequencer.state.low, Math.min(state.low, end.lastLsn + 1));
+  t.equal(again.sequencer.state.checkpoint, Math.min(mark, end.lastLsn));
+  await soundly(t, disk, 'and the log is sound');
+});
+
+t.test('a log of which nothing is left after point-in-time does not begin at LSN 1 again', (t) => {
+  const log = new SimulatedLog();
+  const { disk } = log;
+  for (let i = 0; i < 2; i++) log.appendUntilRotated(Level.Disk);
+  log.append(Level.Disk, 3);
+  log.sequencer.step();
+  log.sequencer.updateState((state) => ({ ...state, checkpoint: log.watermark(Level.Disk) }));
+  for (const { name } of log.sequencer.cleanup()) disk.remove(name);
+  disk.syncFolder();
+  const { low } = log.sequencer.state;
+  t.equal(segments(disk).length, 1);
+  disk.flip(segments(disk)[0], 60, 1);
+  disk.crash();
+  SimulatedLog.reopen(disk, 'process', { mode: 'point-in-time' });
+  disk.crash();
+  t.equal(SimulatedLog.reopen(disk, 'power').recovered.end.lastLsn, low - 1);
+  t.end();
+});
+
+t.test('point-in-time in a segment that a cut goes through leaves a log that is sound', async (t) => {
+  const log = withFrames(6);
+  const { disk } = log;
+  disk.crash();
+  const next = SimulatedLog.reopen(disk, 'process');
+  next.sequencer.truncateAfter(7);
+  next.append(Level.Disk, 2);
+  next.sequencer.step();
+  const [first] = segments(disk);
+  const { offsets } = framesOf(disk, first);
+  // Its seal, so that it gets a new one.
+  disk.flip(first, offsets[offsets.length - 1] + 20, 1);
+  disk.crash();
+  const cut = SimulatedLog.reopen(disk, 'process', { mode: 'point-in-time' });
+  t.equal(cut.recovered.end.lastLsn, 7);
+  t.equal((await cut.read()).length, 7);
+  await soundly(t, disk, 'the seal says where the frames end');
+});
+
+t.test('a damaged header of a segment that a cut made void is in nobody’s way after a repair', async (t) => {
+  for (const position of [8, 3000]) await voidHeader(t, position);
+});
+
+async function voidHeader(t: Test, position: number): Promise<void> {
+  const log = withFrames(2);
+  const { disk } = log;
+  log.sequencer.rotate();
+  log.append(Level.Disk, 2);
+  log.sequencer.step();
+  // Cut away, and not removed yet.
+  const [gone] = log.sequencer.truncateAfter(3);
+  log.append(Level.Disk, 2);
+  log.sequencer.step();
+  disk.flip(gone.name, position, 1);
+  disk.crash();
+  disk.restart('process');
+  t.match(await repairStorage(disk), { kept: 5, lost: [] });
+  t.equal(new SimulatedLog({ disk }).recovered.end.lastLsn, 5);
+}
+
+t.test('verify speaks of every header that keeps a log from opening, also of what was cleaned up', async (t) => {
+  const log = new SimulatedLog();
+  const { disk } = log;
+  for (let i = 0; i < 2; i++) log.appendUntilRotated(Level.Disk);
+  log.append(Level.Disk);
+  log.sequencer.step();
+  log.sequencer.updateState((state) => ({ ...state, checkpoint: log.watermark(Level.Disk) }));
+  // Cleaned up, and not removed yet.
+  const [gone] = log.sequencer.cleanup();
+  disk.flip(gone.name, 3000, 1);
+  disk.crash();
+  disk.restart('process');
+  t.throws(() => new SimulatedLog({ disk }), { code: 'ERR_WAL_CORRUPT', segment: gone.name });
+  t.match(await verifyFiles(filesOf(disk)), { verdict: 'corrupt', damage: [{ segment: gone.name, offset: 0 }] });
+  t.match(await repairStorage(disk), { verdict: 'repaired', lost: [] });
+  t.ok(new SimulatedLog({ disk }).recovered, 'and repair has it out of the way');
+});
+
+t.test('a spare whose size cannot be read is not left open', (t) => {
+  const disk = new SimulatedDisk(new Random(1));
+  const { name } = prepareSpare(disk, SEGMENT_BYTES);
+  disk.arm({ failLookAt: 2 });
+  t.throws(() => leftSpare(disk, [name], SEGMENT_BYTES), { code: 'EIO' });
+  t.equal(disk.openFiles, 0);
+  t.end();
+});
+
+t.test('recovery on a full disk leaves no half of a seal behind', async (t) => {
+  const log = withFrames(2);
+  const { disk } = log;
+  // The second segment grows, and so has no room of its own.
+  log.appendUntilRotated(Level.Disk);
+  log.appendUntilRotated(Level.Disk);
+  log.append(Level.Disk);
+  log.sequencer.step();
+  disk.crash();
+  disk.restart('process');
+  disk.quotaBytes = disk.usedBytes() + 40;
+  const full = new SimulatedLog({ disk });
+  await soundly(t, disk, 'the log is sound all the same');
+  disk.crash();
+  disk.quotaBytes = Number.POSITIVE_INFINITY;
+  t.equal(SimulatedLog.reopen(disk, 'power').recovered.end.lastLsn, full.recovered.end.lastLsn);
+});
