@@ -4,6 +4,7 @@ import { QUARANTINE_FOLDER } from '../segments/names.js';
 import { isNoSpace } from '../segments/prepare.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
 import type { Storage, StorageFile } from '../storage/storage.js';
+import { beginAnew } from './begin-anew.js';
 import { keepCopy, setAside } from './quarantine.js';
 import type { Recovered } from './recover.js';
 
@@ -22,6 +23,7 @@ export function endLastSegment(storage: Storage, recovered: Recovered, now: numb
   if (storage.list(QUARANTINE_FOLDER).length > 0) storage.syncFolder(QUARANTINE_FOLDER);
   storage.syncFolder();
   endFrames(storage, recovered, now);
+  if (recovered.setAside.length > 0 && recovered.report.verdict === 'salvaged') beginAnew(storage, recovered, now);
   moveAway(storage, recovered);
 }
 
