@@ -6,6 +6,7 @@ import {
   SEGMENT_HEADER_UNIT,
   SegmentFlag,
   type SegmentHeader,
+  tooShort,
 } from '../format/segment-header.js';
 import { chainOf, lastLsnOf } from '../segments/chain.js';
 import { segmentIdOf, segmentName } from '../segments/names.js';
@@ -119,6 +120,7 @@ export async function readSegmentHeader(name: string, file: ReadableFile): Promi
     });
   }
   if (prelude.headerBytes <= block.byteLength) return decodeHeaderState(name, prelude, block);
+  if ((await file.read(new Uint8Array(1), prelude.headerBytes - 1)) === 0) throw tooShort(name);
   const whole = new Uint8Array(prelude.headerBytes);
   return decodeHeaderState(name, prelude, whole.subarray(0, await file.read(whole, 0)));
 }

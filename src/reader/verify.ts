@@ -183,7 +183,7 @@ class LogVerifier {
 
 /** Puts together what belongs to the log: segments below the clean-up mark do not any more. */
 function report(checked: Checked[]): VerifyReport {
-  const low = checked.reduce((highest, { findings }) => Math.max(highest, findings.state?.low ?? 1), 1);
+  const low = lowOf(checked);
   const kept = checked.filter(({ subject, findings }) => subject.isLast || findings.endLsn >= low);
   const damage: Damage[] = [];
   kept.forEach(({ subject, findings }, i) => {
@@ -200,6 +200,17 @@ function report(checked: Checked[]): VerifyReport {
     damage,
     lost: kept.flatMap(({ findings }) => findings.lost),
   };
+}
+
+/**
+ * The clean-up mark, as the newest segment has it whose header can be read, and what stands behind that. Not the highest of
+ * all: a file that does not belong here must not make others look cleaned up.
+ */
+function lowOf(checked: readonly Checked[]): Lsn {
+  const newest = checked.findLastIndex(({ subject }) => subject.header !== undefined);
+  return checked
+    .slice(Math.max(newest, 0))
+    .reduce((highest, { findings }) => Math.max(highest, findings.state?.low ?? 1), 1);
 }
 
 /** What is wrong between a segment and the one before it. */
