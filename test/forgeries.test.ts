@@ -75,6 +75,29 @@ t.test(
   },
 );
 
+t.test('a segment that ends within its header is damaged, for verify as for open', async (t) => {
+  const { image, lastLsn } = logs.get('rotated')!;
+  for (const length of [127, 171, 4095]) {
+    const disk = new MemoryDisk(new Map([...image, [SEGMENT_1, image.get(SEGMENT_1)!.subarray(0, length)]]));
+    await failsWith(t, 'ERR_WAL_CORRUPT', () => inspectLog(disk, 'tolerate-torn-tail'));
+    t.equal((await verifyFiles(filesOf(disk))).verdict, 'corrupt', `of ${length} bytes`);
+    t.same((await repairStorage(disk)).lost, [{ firstLsn: 1, lastLsn: 6 }]);
+    t.equal(inspectLog(disk, 'strict').report.lastLsn, lastLsn, 'and the repaired log opens');
+  }
+});
+
+t.test('a file below the clean-up mark whose header is gone is damage until a repair sets it aside', async (t) => {
+  const { image, lastLsn, records } = logs.get('cleaned up and recycled')!;
+  const name = '0000000000000002.wal';
+  const disk = new MemoryDisk(new Map([...image, [name, image.get('0000000000000004.wal')!]]));
+  await failsWith(t, 'ERR_WAL_CORRUPT', () => inspectLog(disk, 'tolerate-torn-tail'));
+  const { verdict, damage } = await verifyFiles(filesOf(disk));
+  t.same([verdict, damage.map(({ segment }) => segment)], ['corrupt', [name]]);
+  const { kept, quarantined } = await repairStorage(disk);
+  t.same([kept, quarantined], [records.size, [`quarantine/${name}@0`]], 'nothing but that file is gone');
+  t.equal(inspectLog(disk, 'strict').report.lastLsn, lastLsn);
+});
+
 t.test('a segment that is missing and said to be larger than any is not made up for', async (t) => {
   const image = new Map(logs.get('rotated')!.image);
   const second = Buffer.from(image.get('0000000000000002.wal')!);

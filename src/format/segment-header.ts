@@ -103,9 +103,10 @@ export function decodeSegmentHeader(
   name: string,
   read: (target: Uint8Array, position: number) => number,
 ): SegmentHeader {
-  const block = new Uint8Array(SEGMENT_HEADER_UNIT);
-  const prelude = decodePrelude(name, block.subarray(0, read(block, 0)));
-  if (prelude.headerBytes <= block.byteLength) return decodeHeaderState(name, prelude, block);
+  const unit = new Uint8Array(SEGMENT_HEADER_UNIT);
+  const block = unit.subarray(0, read(unit, 0));
+  const prelude = decodePrelude(name, block);
+  if (prelude.headerBytes <= unit.byteLength) return decodeHeaderState(name, prelude, block);
   // A file that is too short for what its header states gets no memory for it.
   if (read(new Uint8Array(1), prelude.headerBytes - 1) === 0) throw tooShort(name);
   const whole = new Uint8Array(prelude.headerBytes);

@@ -185,7 +185,10 @@ class LogVerifier {
 function report(checked: Checked[]): VerifyReport {
   const low = lowOf(checked);
   const kept = checked.filter(({ subject, findings }) => subject.isLast || findings.endLsn >= low);
-  const damage: Damage[] = [];
+  // Of a file without a header nobody knows that it was cleaned up: open refuses the log for it.
+  const damage = checked.flatMap((each) =>
+    each.subject.header === undefined && !kept.includes(each) ? each.findings.damage.slice(0, 1) : [],
+  );
   kept.forEach(({ subject, findings }, i) => {
     damage.push(...chainDamage(kept[i - 1], subject, low), ...findings.damage);
   });
