@@ -78,10 +78,19 @@ export function fromPlainError(plain: PlainError): WalError {
 }
 
 function plainCause(cause: unknown): NonNullable<PlainError['cause']> {
-  if (!(cause instanceof Error)) return { name: 'Error', message: String(cause) };
+  if (!(cause instanceof Error)) return { name: 'Error', message: textOf(cause) };
   const { name, message } = cause;
   const { code, errno, syscall } = cause as NodeJS.ErrnoException;
   return { name, message, code, errno, syscall };
+}
+
+/** Anything can be thrown, also what has no text. */
+function textOf(thrown: unknown): string {
+  try {
+    return String(thrown);
+  } catch {
+    return `an ${typeof thrown} without a text`;
+  }
 }
 
 function rebuildCause(plain: NonNullable<PlainError['cause']>): Error {

@@ -91,6 +91,8 @@ export interface FrameHeader {
   headerCrc: number;
 }
 
+const MOST = Number.MAX_SAFE_INTEGER;
+
 /** What a frame with `storedBytes` of payload takes in the file. */
 export function frameBytes(storedBytes: number): number {
   return align8(FRAME_HEADER_BYTES + storedBytes);
@@ -157,7 +159,8 @@ export function checksumHeader(view: DataView, bytes: Uint8Array, at: number): n
 
 /**
  * Reads the header at `at`, or returns undefined when the bytes there are not a whole header of this segment: wrong
- * magic, wrong salt, or a checksum that does not hold. Nothing in it is used before its checksum held.
+ * magic, wrong salt, or a checksum that does not hold. Nothing in it is used before its checksum held; and even then
+ * no number is passed on that a `number` cannot hold, which the log never wrote.
  */
 export function readFrameHeader(view: DataView, bytes: Uint8Array, at: number, salt: Salt): FrameHeader | undefined {
   if (at + FRAME_HEADER_BYTES > bytes.byteLength) return undefined;
@@ -166,6 +169,11 @@ export function readFrameHeader(view: DataView, bytes: Uint8Array, at: number, s
   if (view.getUint32(at + Field.salt + 4, true) !== salt.high) return undefined;
   const headerCrc = view.getUint32(at + Field.headerCrc, true);
   if (crc32(bytes.subarray(at, at + Field.headerCrc)) !== headerCrc) return undefined;
+  const records = view.getUint32(at + Field.records, true);
+  const firstLsn = readU64(view, at + Field.firstLsn);
+  const durableLsn = readU64(view, at + Field.durableLsn);
+  const timestamp = readU64(view, at + Field.timestamp);
+  if (firstLsn + records > MOST || durableLsn > MOST || timestamp > MOST) return undefined;
   return {
     type: bytes[at + Field.type],
     flags: bytes[at + Field.flags],
@@ -173,11 +181,11 @@ export function readFrameHeader(view: DataView, bytes: Uint8Array, at: number, s
     encryption: bytes[at + Field.encryption],
     storedBytes: view.getUint32(at + Field.storedBytes, true),
     rawBytes: view.getUint32(at + Field.rawBytes, true),
-    records: view.getUint32(at + Field.records, true),
+    records,
     payloadCrc: view.getUint32(at + Field.payloadCrc, true),
-    firstLsn: readU64(view, at + Field.firstLsn),
-    durableLsn: readU64(view, at + Field.durableLsn),
-    timestamp: readU64(view, at + Field.timestamp),
+    firstLsn,
+    durableLsn,
+    timestamp,
     previousCrc: view.getUint32(at + Field.previousCrc, true),
     headerCrc,
   };

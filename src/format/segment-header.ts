@@ -26,6 +26,10 @@ const KNOWN_INCOMPATIBLE_BITS = 0;
 /** No header is larger. Whatever claims to be is a forgery, and no memory is set aside for it. */
 const MAX_HEADER_BYTES = 256 * 1024 * 1024;
 
+/** Of the 64-bit numbers in it. */
+const FIRST_LSN_AT = 56;
+const LARGE_NUMBERS_AT = [40, FIRST_LSN_AT, 64, 72, 80, 88, 96];
+
 export const SegmentFlag = {
   /** The file held another segment before: bytes behind the last frame may be that one's. */
   Recycled: 1,
@@ -94,14 +98,17 @@ export function segmentHeaderBytes(stateBytes: number): number {
   return Math.ceil((SEGMENT_PRELUDE_BYTES + stateBytes) / SEGMENT_HEADER_UNIT) * SEGMENT_HEADER_UNIT;
 }
 
-/** Reads a header through `read(target, position)`, which returns how many bytes it got. Two reads at the most. */
+/** Reads a header through `read(target, position)`, which returns how many bytes it got. Three reads at the most. */
 export function decodeSegmentHeader(
   name: string,
   read: (target: Uint8Array, position: number) => number,
 ): SegmentHeader {
-  const block = new Uint8Array(SEGMENT_HEADER_UNIT);
-  const prelude = decodePrelude(name, block.subarray(0, read(block, 0)));
-  if (prelude.headerBytes <= block.byteLength) return decodeHeaderState(name, prelude, block);
+  const unit = new Uint8Array(SEGMENT_HEADER_UNIT);
+  const block = unit.subarray(0, read(unit, 0));
+  const prelude = decodePrelude(name, block);
+  if (prelude.headerBytes <= unit.byteLength) return decodeHeaderState(name, prelude, block);
+  // A file that is too short for what its header states gets no memory for it.
+  if (read(new Uint8Array(1), prelude.headerBytes - 1) === 0) throw tooShort(name);
   const whole = new Uint8Array(prelude.headerBytes);
   return decodeHeaderState(name, prelude, whole.subarray(0, read(whole, 0)));
 }
@@ -111,7 +118,7 @@ export type SegmentPrelude = Omit<SegmentHeader, 'state'> & { stateBytes: number
 /** The rest of the header. `block`: the first `headerBytes` bytes of the file. */
 export function decodeHeaderState(name: string, prelude: SegmentPrelude, block: Uint8Array): SegmentHeader {
   const { stateBytes, stateCrc, ...header } = prelude;
-  if (block.byteLength < header.headerBytes) throw damaged(name, 'is shorter than its header');
+  if (block.byteLength < header.headerBytes) throw tooShort(name);
   const end = SEGMENT_PRELUDE_BYTES + stateBytes;
   const state = block.subarray(SEGMENT_PRELUDE_BYTES, end);
   if (crc32(state) !== stateCrc) throw damaged(name, 'has a header whose state does not match its checksum');
@@ -141,6 +148,12 @@ export function decodePrelude(name: string, block: Uint8Array): SegmentPrelude {
   if (headerBytes < segmentHeaderBytes(view.getUint32(112, true)))
     throw damaged(name, 'states a header size that is too small');
   if (headerBytes > MAX_HEADER_BYTES) throw damaged(name, 'states a header size that is too large');
+  if (headerBytes % SEGMENT_HEADER_UNIT !== 0) throw damaged(name, 'states a header size that cannot be');
+  for (const at of LARGE_NUMBERS_AT) {
+    const least = at === FIRST_LSN_AT ? 1 : 0;
+    if (!Number.isSafeInteger(readU64(view, at)) || readU64(view, at) < least)
+      throw damaged(name, `states a number that cannot be, at byte ${at}`);
+  }
   return {
     headerBytes,
     headerCrc,
@@ -160,6 +173,10 @@ export function decodePrelude(name: string, block: Uint8Array): SegmentPrelude {
     stateBytes: view.getUint32(112, true),
     stateCrc: view.getUint32(116, true),
   };
+}
+
+export function tooShort(name: string): WalError {
+  return damaged(name, 'is shorter than its header');
 }
 
 function damaged(name: string, what: string): WalError {

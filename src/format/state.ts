@@ -1,5 +1,5 @@
 import { corrupt } from '../errors.js';
-import type { LevelName } from './levels.js';
+import { type LevelName, levelNumber } from './levels.js';
 import {
   checkTransactions,
   heldFrom,
@@ -54,7 +54,10 @@ export function encodeState(state: LogState): Uint8Array {
 export function decodeState(bytes: Uint8Array): LogState {
   try {
     const { checkpoint = 0, low = 1, subscriptions = {}, ...rest } = JSON.parse(Buffer.from(bytes).toString('utf8'));
-    if (!Number.isSafeInteger(checkpoint) || !Number.isSafeInteger(low)) throw new TypeError('not an LSN');
+    if (!isLsn(checkpoint) || !isLsn(low) || low < 1) throw new TypeError('not an LSN');
+    if (!isPlain(subscriptions)) throw new TypeError('not a list of subscriptions');
+    if (!Object.values(subscriptions).every(isSubscription)) throw new TypeError('not a subscription');
+    if (!isShallow([rest, subscriptions], DEEPEST)) throw new TypeError('too deep');
     if (rest.transactions !== undefined) checkTransactions(rest.transactions);
     return { ...rest, checkpoint, low, subscriptions };
   } catch (cause) {
@@ -62,6 +65,26 @@ export function decodeState(bytes: Uint8Array): LogState {
       cause,
     });
   }
+}
+
+/** What the log is about to write again must not be nested so deep that writing it overflows the stack. */
+const DEEPEST = 32;
+
+function isShallow(value: unknown, levels: number): boolean {
+  if (typeof value !== 'object' || value === null) return true;
+  return levels > 0 && Object.values(value).every((inner) => isShallow(inner, levels - 1));
+}
+
+function isPlain(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function isLsn(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+function isSubscription(value: unknown): value is SubscriptionState {
+  return isPlain(value) && isLsn(value.acknowledged) && levelNumber(value.level) >= 0;
 }
 
 /** The state of a log that goes on with this key. */
@@ -79,7 +102,11 @@ export function encodePositions(positions: Positions): Uint8Array {
 export function decodePositions(bytes: Uint8Array): Positions {
   try {
     const positions: unknown = JSON.parse(Buffer.from(bytes).toString('utf8'));
-    if (typeof positions !== 'object' || positions === null) throw new TypeError('not an object');
+    if (!isPlain(positions)) throw new TypeError('not an object');
+    const changes = Object.values(positions);
+    if (!changes.every((change) => change === null || isLsn(change) || isSubscription(change)))
+      throw new TypeError('not a position');
+    if (!isShallow(positions, DEEPEST)) throw new TypeError('too deep');
     return positions as Positions;
   } catch (cause) {
     throw Object.assign(corrupt('Positions stored in a segment are not readable, though their checksum holds.', {}), {

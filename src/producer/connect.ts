@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { BroadcastChannel, threadId } from 'node:worker_threads';
 import { invalidArgument, WalError } from '../errors.js';
 import type { RingKey } from '../format/encryption.js';
+import { Level } from '../format/levels.js';
 import { Control, LogPhase } from '../ring/control.js';
 import { Ring, RingPhase, RingSlot } from '../ring/ring.js';
 import type { Bytes, Lsn } from '../types.js';
@@ -47,18 +48,24 @@ export function makeHandle(
   };
 }
 
+/** Whether everything about it is as {@link makeHandle} makes it, on its way from who knows where. */
+function isHandle(handle: ProducerHandle): boolean {
+  if (typeof handle !== 'object' || handle === null || handle.ringwal !== 1) return false;
+  const { ring, control, channel, opener, defaultLevel, options } = handle;
+  if (!Ring.fits(ring) || !Control.fits(control)) return false;
+  if (typeof channel !== 'string' || channel === '' || !Number.isSafeInteger(opener)) return false;
+  if (![Level.Memory, Level.Os, Level.Disk].some((level) => level === defaultLevel)) return false;
+  if (typeof options !== 'object' || options === null) return false;
+  const { frameBytes, maxRecordBytes, encodeBytes } = options;
+  return [frameBytes, maxRecordBytes, encodeBytes].every((bytes) => Number.isSafeInteger(bytes) && bytes > 0);
+}
+
 /**
  * Connects this thread to a log that another thread opened. Appends go straight from here to the I/O actor.
  * A handle can be connected once; `ERR_WAL_INVALID_ARGUMENT` says that it was already, or is none.
  */
 export async function connect(handle: ProducerHandle): Promise<Producer> {
-  if (
-    handle?.ringwal !== 1 ||
-    !(handle.ring instanceof SharedArrayBuffer) ||
-    !(handle.control instanceof SharedArrayBuffer)
-  ) {
-    throw invalidArgument('connect takes a handle made by producer() of an open log.');
-  }
+  if (!isHandle(handle)) throw invalidArgument('connect takes a handle made by producer() of an open log.');
   const ring = new Ring(handle.ring);
   const control = new Control(handle.control);
   if (control.phase === LogPhase.Closed) throw closedError();

@@ -6,6 +6,7 @@ import {
   SEGMENT_HEADER_UNIT,
   SegmentFlag,
   type SegmentHeader,
+  tooShort,
 } from '../format/segment-header.js';
 import { chainOf, lastLsnOf } from '../segments/chain.js';
 import { segmentIdOf, segmentName } from '../segments/names.js';
@@ -110,15 +111,17 @@ export class Catalog {
 }
 
 export async function readSegmentHeader(name: string, file: ReadableFile): Promise<SegmentHeader> {
-  const block = new Uint8Array(SEGMENT_HEADER_UNIT);
-  const prelude = decodePrelude(name, block.subarray(0, await file.read(block, 0)));
+  const unit = new Uint8Array(SEGMENT_HEADER_UNIT);
+  const block = unit.subarray(0, await file.read(unit, 0));
+  const prelude = decodePrelude(name, block);
   if (prelude.segmentId !== segmentIdOf(name)) {
     throw corrupt(`${name} holds segment ${prelude.segmentId}: it was renamed or copied.`, {
       segment: name,
       offset: 0,
     });
   }
-  if (prelude.headerBytes <= block.byteLength) return decodeHeaderState(name, prelude, block);
+  if (prelude.headerBytes <= unit.byteLength) return decodeHeaderState(name, prelude, block);
+  if ((await file.read(new Uint8Array(1), prelude.headerBytes - 1)) === 0) throw tooShort(name);
   const whole = new Uint8Array(prelude.headerBytes);
   return decodeHeaderState(name, prelude, whole.subarray(0, await file.read(whole, 0)));
 }

@@ -186,7 +186,8 @@ export class FileWatermarks {
       this.#os = Math.max(this.#os, last);
       // A seal is written when everything before it is on disk.
       const durable = frame.type === FrameType.Seal ? last : frame.durableLsn;
-      this.#disk = Math.max(this.#disk, durable);
+      // Never above what was read: whoever waits for a record would be told of it, and not find it, for ever.
+      this.#disk = Math.max(this.#disk, Math.min(durable, this.#os));
       return true;
     }, Number.MAX_SAFE_INTEGER);
   }

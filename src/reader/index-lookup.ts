@@ -11,15 +11,18 @@ import type { ReadableFile } from './files.js';
 export async function readIndex(file: ReadableFile, { header, next }: CatalogEntry): Promise<IndexEntry[] | undefined> {
   if (next === undefined) return undefined;
   const end = next.previous.endOffset;
+  if (end < header.headerBytes + FRAME_HEADER_BYTES + SEAL_FOOTER_BYTES) return undefined;
   const footer = new Uint8Array(SEAL_FOOTER_BYTES);
   if ((await file.read(footer, end - SEAL_FOOTER_BYTES)) < SEAL_FOOTER_BYTES) return undefined;
   const offset = readSealFooter(footer, end);
   if (offset === undefined || offset < header.headerBytes) return undefined;
-  const bytes = new Uint8Array(end - offset);
-  await file.read(bytes, offset);
-  const frame = readFrameHeader(new DataView(bytes.buffer), bytes, 0, header.salt);
-  if (frame?.type !== FrameType.Seal || frameBytes(frame.storedBytes) !== bytes.byteLength) return undefined;
-  const payload = bytes.subarray(FRAME_HEADER_BYTES, FRAME_HEADER_BYTES + frame.storedBytes);
+  // The footer has no checksum: how much memory the seal takes, its own header says.
+  const head = new Uint8Array(FRAME_HEADER_BYTES);
+  await file.read(head, offset);
+  const frame = readFrameHeader(new DataView(head.buffer), head, 0, header.salt);
+  if (frame?.type !== FrameType.Seal || offset + frameBytes(frame.storedBytes) !== end) return undefined;
+  const payload = new Uint8Array(frame.storedBytes);
+  await file.read(payload, offset + FRAME_HEADER_BYTES);
   return crc32(payload) === frame.payloadCrc ? decodeSeal(payload).index : undefined;
 }
 

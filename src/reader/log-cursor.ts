@@ -225,8 +225,8 @@ export class LogCursor {
       if (isGone(error)) throw this.#truncated();
       throw error;
     }
-    const end =
-      entry.next?.previous.endOffset ?? this.#source.liveEnd(entry.header.segmentId) ?? (await this.#file.size());
+    const live = entry.next === undefined ? this.#source.liveEnd(entry.header.segmentId) : undefined;
+    const end = live ?? Math.min(await this.#file.size(), entry.next?.previous.endOffset ?? Number.MAX_SAFE_INTEGER);
     this.#stream = await this.#streamFrom(entry, this.#file, end);
     return true;
   }

@@ -56,8 +56,20 @@ export async function searchRest(file: ReadableFile, from: number, end: number, 
 /** A disk writes a sector whole or not at all. */
 const SECTOR_BYTES = 512;
 
-/** Whether a part of `[from, from + bytes)` was never written: a sector's worth of it is all zeros. */
-export function isTorn(bytes: Uint8Array, from: number): boolean {
+/** Whether a part of `[from, end)` was never written: a sector's worth of it is all zeros. */
+export async function isTornIn(file: ReadableFile, from: number, end: number): Promise<boolean> {
+  // Piece by piece, of whole sectors: no checksum vouches for how long it is.
+  for (let at = from; at < end; ) {
+    const stop = Math.min(end, at - (at % SECTOR_BYTES) + PIECE_BYTES);
+    const bytes = Buffer.alloc(stop - at);
+    await file.read(bytes, at);
+    if (isTorn(bytes, at)) return true;
+    at = stop;
+  }
+  return false;
+}
+
+function isTorn(bytes: Uint8Array, from: number): boolean {
   for (let at = 0; at < bytes.byteLength; ) {
     const end = Math.min(bytes.byteLength, at + SECTOR_BYTES - ((from + at) % SECTOR_BYTES));
     if (bytes.subarray(at, end).every((byte) => byte === 0)) return true;

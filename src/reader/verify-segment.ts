@@ -24,7 +24,7 @@ import type { Lsn } from '../types.js';
 import type { ChunkMemory } from './chunks.js';
 import type { ReadableFile } from './files.js';
 import { FrameStream } from './frame-stream.js';
-import { findFrame, firstNonZero, isTorn, searchRest } from './search.js';
+import { findFrame, firstNonZero, isTornIn, searchRest } from './search.js';
 
 /** One place where a log is not what was written. */
 export interface Damage {
@@ -304,9 +304,7 @@ export class SegmentVerifier {
       end = this.#offset + frameBytes(header.storedBytes);
       if (header.type !== FrameType.Seal || end > this.#end) return false;
     }
-    const bytes = Buffer.alloc(end - this.#offset);
-    await this.#file.read(bytes, this.#offset);
-    return !isTorn(bytes, this.#offset);
+    return !(await isTornIn(this.#file, this.#offset, end));
   }
 
   /** Notes what is wrong here and moves on to the next frame that can be read. Returns false when there is none. */

@@ -213,11 +213,12 @@ class LogVerifier {
 
 /** Puts together what belongs to the log: segments below the clean-up mark do not any more. */
 function report(checked: Checked[]): VerifyReport {
-  const low = checked.reduce((highest, { findings }) => Math.max(highest, findings.state?.low ?? 1), 1);
+  const low = lowOf(checked);
   const kept = checked.filter(({ subject, findings }) => subject.isLast || findings.endLsn >= low);
-  // A header that cannot be read is in the way of every open, whatever it stood for.
-  const gone = checked.filter((one) => one.subject.header === undefined && !kept.includes(one));
-  const damage: Damage[] = gone.flatMap(({ findings }) => findings.damage.slice(0, 1));
+  // Of a file without a header nobody knows that it was cleaned up: open refuses the log for it.
+  const damage = checked.flatMap((each) =>
+    each.subject.header === undefined && !kept.includes(each) ? each.findings.damage.slice(0, 1) : [],
+  );
   kept.forEach(({ subject, findings }, i) => {
     damage.push(...chainDamage(kept[i - 1], subject, low), ...findings.damage);
   });
@@ -236,6 +237,17 @@ function report(checked: Checked[]): VerifyReport {
     ...(encrypted && { encrypted }),
     ...(unchecked > 0 && { unchecked }),
   };
+}
+
+/**
+ * The clean-up mark, as the newest segment has it whose header can be read, and what stands behind that. Not the highest of
+ * all: a file that does not belong here must not make others look cleaned up.
+ */
+function lowOf(checked: readonly Checked[]): Lsn {
+  const newest = checked.findLastIndex(({ subject }) => subject.header !== undefined);
+  return checked
+    .slice(Math.max(newest, 0))
+    .reduce((highest, { findings }) => Math.max(highest, findings.state?.low ?? 1), 1);
 }
 
 /** What is wrong between a segment and the one before it. */

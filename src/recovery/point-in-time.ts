@@ -105,7 +105,7 @@ function cutBehind(
   const setAside = names.filter((name) => segmentIdOf(name)! > (last?.id ?? 0) && !unreadable.includes(name));
   const torn = last && info && tornOf(storage, info);
   const state = stateAt(surveys, lastLsn, low);
-  const known = Math.max(...surveys.map((survey) => nextLsnOf(survey) ?? 0)) - 1;
+  const known = surveys.reduce((highest, survey) => Math.max(highest, nextLsnOf(survey) ?? 0), 0) - 1;
   const firstLsn = Math.max(segments[0]?.firstLsn ?? 1, 1);
   const records = Math.max(0, lastLsn - firstLsn + 1);
   return {

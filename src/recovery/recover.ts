@@ -75,6 +75,9 @@ export interface Recovered {
 
 const NO_END: Predecessor = { segmentId: 0, lastLsn: 0, endOffset: 0, headerCrc: 0 };
 
+/** Ids go on from the highest that is there. No log comes to one above this: somebody else put that file there. */
+const MOST_SEGMENTS = 2 ** 52;
+
 /** How often a directory is looked at again because a writer cleaned up meanwhile. */
 const MOST_LOOKS = 10;
 
@@ -200,8 +203,14 @@ function emptyReport(): RecoveryReport {
 }
 
 export function highestId(storage: Storage, segments: string[]): number {
-  const quarantined = storage.list(QUARANTINE_FOLDER).map((name) => quarantinedIdOf(name) ?? 0);
-  return Math.max(0, ...quarantined, ...segments.map((name) => segmentIdOf(name) ?? 0));
+  let highest = 0;
+  const note = (id = 0) => {
+    if (id <= MOST_SEGMENTS) highest = Math.max(highest, id);
+  };
+  // Not by Math.max(...), whose arguments lie on the stack: there may be a hundred thousand segments.
+  for (const name of segments) note(segmentIdOf(name));
+  for (const name of storage.list(QUARANTINE_FOLDER)) note(quarantinedIdOf(name));
+  return highest;
 }
 
 function describeSegments(storage: Storage, links: Link[], last: SegmentContent): SegmentInfo[] {

@@ -67,6 +67,12 @@ export interface PlanOptions {
   keys?: PayloadKeys;
 }
 
+/**
+ * No segment is larger (`segmentBytes` and `ringBytes` have limits). Whoever states that one was is not believed: filling it
+ * would take all the memory and the disk that there is.
+ */
+const MOST_SEGMENT_BYTES = 2 ** 32 + 2 ** 30;
+
 /** Reads all of a log, finds what is damaged, and works out how to put gaps in its place. Changes nothing. */
 export function* planRepair(
   storage: Storage,
@@ -119,7 +125,7 @@ class Planner {
       if (last !== undefined) last.isLast = true;
     }
     const from = firstKept(kept, this.#low);
-    this.#plan.setAside.push(...kept.slice(0, from).flatMap(({ name, headWhole }) => (headWhole ? [] : [name])));
+    for (const { name, headWhole } of kept.slice(0, from)) if (!headWhole) this.#plan.setAside.push(name);
     return kept.slice(from);
   }
 
@@ -260,6 +266,7 @@ class Planner {
     const firstLsn = end.lastLsn + 1;
     const records = Math.max(0, nextLsn - firstLsn);
     if (from === to && records === 0 && (endCrc === undefined || endCrc === previousCrc)) return;
+    if (to > MOST_SEGMENT_BYTES) throw beyondRepair(patch.name, `frames up to byte ${to}, which no segment has`);
     if (to - from < FRAME_HEADER_BYTES) throw beyondRepair(patch.name, `${to - from} bytes at ${from} that do not fit`);
     const gap: Gap = { from, to, firstLsn, records, salt, timestamp, previousCrc, endCrc };
     const { pieces, headerCrc } = gapFrames(gap);
@@ -350,9 +357,10 @@ export function isEndDamaged(storage: Storage, { name, head, headState }: Survey
   });
 }
 
-/** Records below this were given up by clean-up. */
+/** Records below this were given up by clean-up: as the newest segment says whose header can be read, or what is behind it. */
 export function lowOf(surveys: readonly Survey[]): Lsn {
-  return surveys.reduce((low, survey) => Math.max(low, newestStateOf(survey)?.low ?? 1), 1);
+  const newest = surveys.findLastIndex(({ head }) => head !== undefined);
+  return surveys.slice(Math.max(newest, 0)).reduce((low, survey) => Math.max(low, newestStateOf(survey)?.low ?? 1), 1);
 }
 
 /** Which of the segments is the first that was not cleaned up. */

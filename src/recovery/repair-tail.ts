@@ -1,12 +1,10 @@
-import { randomBytes } from 'node:crypto';
 import { buildFrame, FrameType } from '../format/frame.js';
 import { encodeSeal } from '../format/seal.js';
-import { SegmentFlag } from '../format/segment-header.js';
 import { QUARANTINE_FOLDER } from '../segments/names.js';
-import { isNoSpace, prepareSpare } from '../segments/prepare.js';
+import { isNoSpace } from '../segments/prepare.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
-import { SegmentWriter, segmentBytesFor } from '../segments/segment-writer.js';
 import type { Storage, StorageFile } from '../storage/storage.js';
+import { beginAnew } from './begin-anew.js';
 import { keepCopy, setAside } from './quarantine.js';
 import type { Recovered } from './recover.js';
 
@@ -25,8 +23,7 @@ export function endLastSegment(storage: Storage, recovered: Recovered, now: numb
   if (storage.list(QUARANTINE_FOLDER).length > 0) storage.syncFolder(QUARANTINE_FOLDER);
   storage.syncFolder();
   endFrames(storage, recovered, now);
-  if (recovered.setAside.length === 0) return;
-  carryState(storage, recovered, now);
+  if (recovered.setAside.length > 0 && recovered.report.verdict === 'salvaged') beginAnew(storage, recovered, now);
   moveAway(storage, recovered);
 }
 
@@ -76,36 +73,6 @@ function quarantine(storage: Storage, file: StorageFile, recovered: Recovered): 
   const { from, to } = recovered.torn!;
   const name = keepCopy(storage, file, from, to);
   if (name !== undefined) recovered.report.quarantined.push(name);
-}
-
-/**
- * What is about to be moved away may hold the only copy of the state: the clean-up mark, the checkpoint, the positions of
- * subscriptions. An empty segment that says where the log goes on carries it from here on.
- */
-function carryState(storage: Storage, recovered: Recovered, now: number): void {
-  const { state, end, segments } = recovered;
-  recovered.logId ??= randomBytes(16);
-  const salt = randomBytes(8);
-  const writer = SegmentWriter.create(storage, prepareSpare(storage, segmentBytesFor(0, state)), {
-    logId: recovered.logId,
-    segmentId: recovered.nextSegmentId++,
-    salt: { low: salt.readUInt32LE(0), high: salt.readUInt32LE(4) },
-    firstLsn: end.lastLsn + 1,
-    now: Math.max(now, recovered.lastTime),
-    previous: end,
-    state,
-    flags: SegmentFlag.Truncates,
-  });
-  try {
-    writer.seal(Math.max(now, recovered.lastTime));
-    writer.trim();
-  } finally {
-    writer.close();
-  }
-  const { id, lastLsn, endOffset, endCrc } = writer.info;
-  segments.push(writer.info);
-  recovered.end = { segmentId: id, lastLsn, endOffset, headerCrc: endCrc };
-  recovered.report.segments++;
 }
 
 /**

@@ -197,7 +197,7 @@ function describe(file: StorageFile): Survey {
     const block = new Uint8Array(SEGMENT_HEADER_UNIT);
     const { stateBytes, stateCrc, ...head } = decodePrelude(file.name, block.subarray(0, file.read(block, 0)));
     if (head.segmentId !== survey.id) return survey;
-    const state = new Uint8Array(stateBytes);
+    const state = new Uint8Array(Math.min(stateBytes, survey.fileBytes));
     const whole = file.read(state, SEGMENT_PRELUDE_BYTES) === stateBytes && crc32(state) === stateCrc;
     return { ...survey, head, headState: whole ? decodeState(state) : undefined, salt: head.salt };
   } catch (error) {

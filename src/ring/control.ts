@@ -75,6 +75,11 @@ export class Control {
     this.#failure = new Uint8Array(memory, FAILURE_AT, FAILURE_BYTES);
   }
 
+  /** Whether this is memory that a control block can lie in. */
+  static fits(memory: unknown): memory is SharedArrayBuffer {
+    return memory instanceof SharedArrayBuffer && memory.byteLength === FAILURE_AT + FAILURE_BYTES;
+  }
+
   get(counter: number): number {
     return Number(Atomics.load(this.#counters, counter));
   }

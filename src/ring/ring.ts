@@ -88,6 +88,11 @@ export class Ring {
     return new Ring(new SharedArrayBuffer(DATA_AT + dataBytes));
   }
 
+  /** Whether this is memory that a ring can lie in. */
+  static fits(memory: unknown): memory is SharedArrayBuffer {
+    return memory instanceof SharedArrayBuffer && memory.byteLength > DATA_AT && memory.byteLength % 8 === 0;
+  }
+
   /** Index of the first int of a frame's descriptor. */
   descriptor(frame: number): number {
     return (frame % DESCRIPTORS) * DESCRIPTOR_INTS;

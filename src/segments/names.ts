@@ -12,9 +12,11 @@ export function segmentName(id: number): string {
   return `${String(id).padStart(16, '0')}.wal`;
 }
 
+/** The id in a segment's name; undefined for every other name, and for a number that the log can never come to. */
 export function segmentIdOf(name: string): number | undefined {
   const match = SEGMENT_NAME.exec(name);
-  return match === null ? undefined : Number(match[1]);
+  const id = match === null ? Number.NaN : Number(match[1]);
+  return Number.isSafeInteger(id) && id > 0 ? id : undefined;
 }
 
 /** A file that is whole, of its full size and not part of the log: the next segment will be made of it. */

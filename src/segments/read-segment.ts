@@ -98,6 +98,7 @@ function sealAt(file: StorageFile, header: SegmentHeader, offset: number, end: n
   file.read(head, offset);
   const frame = readFrameHeader(new DataView(head.buffer), head, 0, header.salt);
   if (frame?.type !== FrameType.Seal || offset + FRAME_HEADER_BYTES + frame.storedBytes !== end) return undefined;
+  if (frame.firstLsn < header.firstLsn) return undefined;
   const payload = new Uint8Array(frame.storedBytes);
   file.read(payload, offset + FRAME_HEADER_BYTES);
   if (crc32(payload) !== frame.payloadCrc) return undefined;

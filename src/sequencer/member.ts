@@ -1,4 +1,5 @@
-import { DESCRIPTORS, FrameState, type Ring, RingPhase, RingSlot } from '../ring/ring.js';
+import { Field, FRAME_HEADER_BYTES, frameBytes } from '../format/frame.js';
+import { DESCRIPTORS, Descriptor, FrameState, type Ring, RingPhase, RingSlot } from '../ring/ring.js';
 
 /** A producer's ring as the actor sees it: how far it took frames from it, and who must be told of what. */
 export class Member {
@@ -41,6 +42,24 @@ export class Member {
     let frames = 0;
     while (frames < DESCRIPTORS && this.ring.state(this.taken + frames) === FrameState.Ready) frames++;
     return frames;
+  }
+
+  /**
+   * Bytes of the next frame in the file. Throws when its descriptor and its header do not agree, or leave the ring: that
+   * frame would make what follows it in the file unreadable, records of other producers included.
+   */
+  nextBytes(): number {
+    const { ring } = this;
+    const at = ring.descriptor(this.taken);
+    const offset = ring.descriptors[at + Descriptor.offset];
+    const bytes = ring.descriptors[at + Descriptor.bytes];
+    const inRing = offset >= 0 && bytes >= FRAME_HEADER_BYTES && offset + bytes <= ring.dataBytes;
+    if (!inRing || frameBytes(ring.view.getUint32(offset + Field.storedBytes, true)) !== bytes) {
+      throw new Error(
+        `A producer's ring is damaged: its frame ${this.taken} cannot be of ${bytes} bytes at ${offset}.`,
+      );
+    }
+    return bytes;
   }
 
   get closing(): boolean {

@@ -530,7 +530,7 @@ export class Sequencer {
       // Looked at before the frames: what a producer published before it closed is seen below.
       const { closing } = member;
       while (member.ring.state(member.taken) === FrameState.Ready) {
-        const bytes = member.ring.descriptors[member.ring.descriptor(member.taken) + Descriptor.bytes];
+        const bytes = member.nextBytes();
         if (this.#group.frames > 0 && (this.#group.bytes + bytes > GROUP_BYTES || !this.#hasRoom(bytes))) {
           this.#turn = (this.#turn + i) % members.length;
           this.#group.finish();

@@ -103,10 +103,7 @@ async function main(): Promise<void> {
   const temporary = fs.mkdtempSync(path.join(os.tmpdir(), 'ringwal-mutate-'));
   try {
     const seeds = Number(values.seeds);
-    const trees = Array.from(
-      { length: Number(values.jobs) },
-      (_, i) => new MutatedTree(path.join(temporary, `${i}`)),
-    );
+    const trees = Array.from({ length: Number(values.jobs) }, (_, i) => new MutatedTree(path.join(temporary, `${i}`)));
     await checkTests(trees[0], chosen, seeds);
     const results = await judgeAll(trees, chosen, seeds);
     const survivors = results.filter(({ by }) => by === undefined);

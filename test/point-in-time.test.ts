@@ -1,0 +1,99 @@
+import t from 'tap';
+import { Level } from '../src/format/levels.js';
+import { filesOf } from '../src/reader/storage-files.js';
+import { verifyFiles } from '../src/reader/verify.js';
+import { inspectPointInTime } from '../src/recovery/point-in-time.js';
+import { inspectLog } from '../src/recovery/recover.js';
+import { endLastSegment } from '../src/recovery/repair-tail.js';
+import { finish } from '../src/recovery/survey.js';
+import { failsWith } from './helpers.js';
+import { byLsn } from './hostile/logs.js';
+import { Random } from './simulation/random.js';
+import { readAll } from './simulation/reading.js';
+import { SimulatedDisk } from './simulation/simulated-disk.js';
+import { during, SimulatedLog } from './simulation/simulated-log.js';
+
+/** A log that was cleaned up, and a damaged header in its second segment from the end. */
+async function damagedLog(): Promise<{ disk: SimulatedDisk; low: number; kept: Map<number, string> }> {
+  const disk = new SimulatedDisk(new Random(7));
+  const log = new SimulatedLog({ disk });
+  for (let i = 0; i < 4; i++) {
+    for (let n = 0; n < 3; n++) {
+      log.append(Level.Disk, 2);
+      log.sequencer.step();
+      log.collect();
+    }
+    log.sequencer.rotate();
+  }
+  log.sequencer.updateState((state) => ({
+    ...state,
+    checkpoint: 7,
+    subscriptions: { a: { acknowledged: 6, level: 'os' } },
+  }));
+  for (const { name } of log.sequencer.cleanup()) disk.remove(name);
+  disk.syncFolder();
+  log.sequencer.close();
+  const { low } = log.sequencer.state;
+  const kept = byLsn((await readAll(disk, low, 12)).filter(({ lsn }) => lsn <= 12));
+  disk.flip('0000000000000003.wal', 30, 1);
+  return { disk, low, kept };
+}
+
+t.test(
+  'what point-in-time made of a log is there without another append, whatever call it was cut short in',
+  async (t) => {
+    let calls = 0;
+    for (let at = 1; ; at++) {
+      const { disk, low, kept } = await damagedLog();
+      const open = () => {
+        const recovered = finish(inspectPointInTime(disk));
+        endLastSegment(disk, recovered, 1_700_000_000_000);
+        return recovered;
+      };
+      const reached = during(disk, { crashAt: at }, open);
+      if (reached) {
+        calls++;
+        disk.restart('power');
+        const again = open();
+        t.equal(again.end.lastLsn, 12, `call ${at}: the same end`);
+      }
+      disk.restart('power');
+      const after = inspectLog(disk, 'strict');
+      const { low: lowAfter, checkpoint, subscriptions } = after.state;
+      t.same(
+        [after.end.lastLsn, lowAfter, checkpoint],
+        [12, low, 7],
+        `call ${at}: opens, with its last LSN and its mark`,
+      );
+      t.same(subscriptions.a.acknowledged, 6, `call ${at}: and what its subscriptions acknowledged`);
+      t.same(byLsn(await readAll(disk, low, 12)), kept, `call ${at}: and every record before the cut`);
+      t.equal((await verifyFiles(filesOf(disk))).verdict, 'clean');
+      t.equal(after.obsolete.length, 0, 'nothing of it waits to be removed');
+      if (!reached) break;
+    }
+    t.ok(calls > 10, `it was cut short in each of ${calls} calls`);
+  },
+);
+
+t.test('the last LSN outlives a log of which point-in-time found nothing to keep', async (t) => {
+  const { disk, low } = await damagedLog();
+  disk.flip('0000000000000002.wal', 30, 1);
+  const recovered = finish(inspectPointInTime(disk));
+  endLastSegment(disk, recovered, 1_700_000_000_000);
+  disk.restart('power');
+  const { end, report } = inspectLog(disk, 'strict');
+  t.same([end.lastLsn, report.records], [low - 1, 0], 'no LSN below the mark is given again');
+});
+
+t.test('point-in-time on a full disk changes nothing', async (t) => {
+  const { disk } = await damagedLog();
+  const before = disk.fileNames();
+  const recovered = finish(inspectPointInTime(disk));
+  disk.quotaBytes = disk.usedBytes();
+  await failsWith(t, 'ERR_WAL_NO_SPACE', () => endLastSegment(disk, recovered, 1_700_000_000_000));
+  t.same(disk.fileNames(), before, 'every segment is where it was');
+  disk.quotaBytes = Number.POSITIVE_INFINITY;
+  const again = finish(inspectPointInTime(disk));
+  endLastSegment(disk, again, 1_700_000_000_000);
+  t.equal(inspectLog(disk, 'strict').end.lastLsn, 12, 'and with room it is done');
+});
