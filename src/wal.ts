@@ -289,7 +289,8 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
 
   /**
    * The transactions that are prepared, in this run or an earlier one, and neither committed nor aborted. They stay so,
-   * and keep their operations from being cleaned up, until somebody decides.
+   * and keep their operations from being cleaned up, until somebody decides. With `readOnly`: those that were in doubt when
+   * the log was opened.
    */
   async preparedTransactions(): Promise<PreparedTransaction[]> {
     this.#checkOpen();

@@ -253,3 +253,27 @@ t.test('without space a transaction is refused whole, and can be committed once 
   const again = new TransactionWorld({ disk });
   t.same((await again.replay()).get('large'), { keys: keysOf('large', 30), lsns: new Set([lsn]) });
 });
+
+t.test('a decision is vouched for once the log falls idle: losing it is damage, and no torn tail', async (t) => {
+  for (const decision of ['prepare', 'abort'] as const) {
+    const world = new TransactionWorld();
+    const tx = world.begin('tx', 2);
+    world.sequencer.idle();
+    await tx.prepare();
+    if (decision === 'abort') {
+      world.sequencer.idle();
+      await tx.abort();
+    }
+    world.sequencer.idle();
+    const { disk } = world;
+    disk.crash();
+    disk.restart('process');
+    const [name] = disk.list().filter((candidate) => candidate.endsWith('.wal'));
+    const file = disk.open(name, 'read');
+    const bytes = Buffer.alloc(file.size());
+    file.read(bytes, 0);
+    file.close();
+    disk.flip(name, bytes.lastIndexOf('RWLF\x07') + 70, 1);
+    t.throws(() => new TransactionWorld({ disk }), { code: 'ERR_WAL_CORRUPT' }, decision);
+  }
+});

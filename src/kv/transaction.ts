@@ -113,11 +113,13 @@ export class Transaction {
   /**
    * The first phase of two: once it resolves, the operations survive power loss, uncommitted, until `commit` or `abort`
    * here, or `commitPrepared` or `abortPrepared` of the log in any later run. Its durability is always `disk`.
+   * Resolves to the id to decide by.
    */
-  async prepare(options?: AppendOptions): Promise<void> {
+  async prepare(options?: AppendOptions): Promise<string> {
     this.#checkActive();
     await this.#turn('prepared', options, (doubt) => this.#writer.prepare(this.id, this.#operations, options, doubt));
     this.#operations.clear();
+    return this.id;
   }
 
   /** Gives it up: nothing of it ever appears in a replay. Durable, as `abortPrepared`, when it was prepared. */
