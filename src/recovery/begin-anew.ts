@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { SegmentFlag } from '../format/segment-header.js';
 import { isNoSpace, noSpace, prepareSpare, type Spare } from '../segments/prepare.js';
 import { SegmentWriter, segmentBytesFor } from '../segments/segment-writer.js';
 import type { Storage } from '../storage/storage.js';
@@ -26,6 +27,8 @@ export function beginAnew(storage: Storage, recovered: Recovered, now: number): 
     now: time,
     previous: { ...end },
     state,
+    // A cut may go through the segment that is the last one now: what its file holds behind the cut stays void.
+    flags: (recovered.nextLsnInFile ?? 0) > end.lastLsn + 1 ? SegmentFlag.Truncates : 0,
   });
   try {
     writer.seal(time);
@@ -38,7 +41,6 @@ export function beginAnew(storage: Storage, recovered: Recovered, now: number): 
   recovered.nextSegmentId++;
   recovered.end = { segmentId: info.id, lastLsn: end.lastLsn, endOffset: info.endOffset, headerCrc: info.endCrc };
   recovered.lastTime = time;
-  recovered.report.segments++;
 }
 
 /** Nothing was changed yet that a full disk could spoil. */

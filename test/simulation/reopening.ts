@@ -63,7 +63,8 @@ export function noteCrash(life: Life): void {
 }
 
 export function isInjected(error: unknown, { failAt, failLookAt, errno = 'EIO' }: Faults): boolean {
-  const { code } = error as NodeJS.ErrnoException;
+  const { code: own, cause } = error as NodeJS.ErrnoException;
+  const code = own === 'ERR_WAL_NO_SPACE' ? (cause as NodeJS.ErrnoException | undefined)?.code : own;
   return (failAt !== undefined && code === errno) || (failLookAt !== undefined && code === 'EIO');
 }
 
