@@ -98,6 +98,8 @@ function seal(file: StorageFile, last: SegmentInfo, recovered: Recovered, now: n
   end.endOffset += frame.bytes.byteLength;
   end.headerCrc = frame.headerCrc;
   last.endOffset = end.endOffset;
+  // A later cut through this segment repeats where it ended.
+  last.endCrc = end.headerCrc;
   last.state = 'sealed';
   cut(file, last);
 }
