@@ -81,6 +81,9 @@ export class Ledger {
         this.cuts++;
       }
     }
+    // It may have been made before that could be noted.
+    const last = cuts.at(-1);
+    if (last?.done === false) this.#position.least = Math.min(this.#position.least, last.lsn);
     return cuts;
   }
 
