@@ -154,7 +154,10 @@ t.test('a real ext4 that becomes read-only under a live log', async (t) => {
   const { lsns, failures } = await thread;
   for (const lsn of lsns) promised.set(lsn, 'thread.');
   t.ok(failures.length > 0, 'the thread heard of it');
-  t.ok(failures.every((code) => code === 'ERR_WAL_INDETERMINATE' || code === 'ERR_WAL_FAILED'), failures.join());
+  t.ok(
+    failures.every((code) => code === 'ERR_WAL_INDETERMINATE' || code === 'ERR_WAL_FAILED'),
+    failures.join(),
+  );
   await waiter;
   await failsWith(t, 'ERR_WAL_FAILED', wal.append('x'));
   t.match(errors, [{ code: 'ERR_WAL_FAILED', message: /read-only|EROFS|EIO/ }]);
