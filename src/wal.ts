@@ -450,7 +450,7 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
         `LSN ${lsn} is behind the checkpoint at LSN ${this.#state.checkpoint}, which cannot go back.`,
       );
     }
-    await coordinator.truncateAfter(lsn, () => this.#subscriptions.cutAfter(lsn));
+    await this.#subscriptions.cut(lsn, (before) => coordinator.truncateAfter(lsn, before));
   }
 
   /**

@@ -3,8 +3,27 @@ import './fixtures/faults.js';
 
 import { connect, type WalError, WriteAheadLog } from 'ringwal';
 import t, { type Test } from 'tap';
-import { actors, Fault, faults, heal, inject, SYNC_BLOCKS, SYNC_FAILS, untilBlocked } from './fixtures/faults.js';
-import { collect, failsWith, nextEvent, numbers, openLog, payloads, temporaryDirectory } from './helpers.js';
+import {
+  actors,
+  Fault,
+  faults,
+  heal,
+  inject,
+  NOTHING_GROWS,
+  SYNC_BLOCKS,
+  SYNC_FAILS,
+  untilBlocked,
+} from './fixtures/faults.js';
+import {
+  collect,
+  failsWith,
+  nextEvent,
+  numbers,
+  openLog,
+  payloads,
+  segmentFiles,
+  temporaryDirectory,
+} from './helpers.js';
 
 t.afterEach(heal);
 
@@ -293,4 +312,21 @@ t.test('a log opens on a full disk, also one that was cut short, and can be read
   heal();
   t.equal(await full.append('y'), 2);
   await full.checkpoint(1);
+});
+
+t.test('clean-up on a full disk makes room: it recycles nothing that would need some', async (t) => {
+  const directory = temporaryDirectory(t);
+  const wal = await openLog(t, { segmentBytes: 65536, autoCleanup: false }, directory);
+  wal.on('error', (error) => t.fail(String(error)));
+  for (let i = 0; i < 3; i++) {
+    await wal.append(`${i}`);
+    await wal.rotate();
+  }
+  await wal.append('3');
+  await wal.checkpoint(3);
+  inject(Fault.diskFull, NOTHING_GROWS);
+  t.match(await wal.cleanup(), { segments: 3 });
+  heal();
+  t.same(segmentFiles(directory).length, 1);
+  t.equal(await wal.append('4'), 5);
 });

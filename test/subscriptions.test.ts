@@ -143,3 +143,32 @@ t.test('a log can be cut to nothing and begins again', async (t) => {
   t.equal(await again.append('c'), 1);
   t.same(payloads(await collect(again.read())), ['c']);
 });
+
+t.test('who subscribes while the log is being cut begins behind the cut, and misses nothing', async (t) => {
+  const wal = await openLog(t);
+  for (let round = 0; round < 5; round++) {
+    await wal.appendMany(numbers(wal.watermark('disk') + 1, 20).map((i) => `old ${i}`));
+    const first = await wal.subscribe('consumer');
+    for await (const { lsn } of first) if (lsn === 20) break;
+    await first.ack(20);
+    await first.close();
+    // Before, and behind: as far apart as a few turns of the event loop.
+    const early = round % 2 === 0 ? wal.subscribe('consumer') : undefined;
+    const cut = wal.truncateAfter(10);
+    for (let turn = 0; turn < round; turn++) await new Promise((resolve) => setImmediate(resolve));
+    const subscription = await (early ?? wal.subscribe('consumer'));
+    await cut;
+    await wal.appendMany(numbers(11, 20).map((i) => `new ${i}`));
+    if (subscription.acknowledged === 10) {
+      const next = await subscription[Symbol.asyncIterator]().next();
+      t.match(next.value, { lsn: 11, payload: Buffer.from('new 11') });
+    } else {
+      await failsWith(t, 'ERR_WAL_TRUNCATED', subscription.ack(20));
+    }
+    await subscription.close();
+    const again = await wal.subscribe('consumer');
+    t.equal(again.acknowledged, 10, `round ${round}`);
+    await again.close();
+    await wal.truncateAfter(10);
+  }
+});

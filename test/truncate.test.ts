@@ -59,3 +59,17 @@ t.test('a log that was cut twice in the same frame is sound', async (t) => {
   t.match(await verifyFiles(filesOf(log.disk)), { verdict: 'clean', damage: [], lastLsn: 7 });
   t.same(await SimulatedLog.reopen(log.disk, 'power').read(), known.slice(0, 7));
 });
+
+t.test('a cut through a segment that recovery had ended leaves a sound log', async (t) => {
+  for (const mode of ['tolerate-torn-tail', 'point-in-time'] as const) {
+    const { disk } = withTwoFrames();
+    const log = SimulatedLog.reopen(disk, 'process', { mode });
+    const known = await log.read();
+    log.append(Level.Disk, 3);
+    log.sequencer.step();
+    log.collect();
+    log.sequencer.truncateAfter(7);
+    t.match(await verifyFiles(filesOf(disk)), { verdict: 'clean', damage: [], lastLsn: 7 }, mode);
+    t.same(await SimulatedLog.reopen(disk, 'power', { mode }).read(), known.slice(0, 7));
+  }
+});

@@ -1,6 +1,6 @@
 import PQueue from 'p-queue';
 import { Piscina } from 'piscina';
-import { fromPlainError } from '../errors.js';
+import { fromPlainError, WalError } from '../errors.js';
 import type { FrameEncoding } from '../producer/encode-in-ring.js';
 import type { Control } from '../ring/control.js';
 import { FrameState, type Ring } from '../ring/ring.js';
@@ -18,6 +18,8 @@ const MOST_SCRATCH_BYTES = 2 * 1024 * 1024;
 
 /** Asked anew for each attempt: no two of them may encrypt with the same number. */
 type HowToEncode = () => FrameEncoding | undefined;
+/** How often a task is handed to a thread. One that dies takes its task with it. */
+const ATTEMPTS = 2;
 
 /**
  * The Piscina pool and the two queues in front of it: frames to encode, as many at once as there are encoders and one
@@ -29,10 +31,15 @@ export class Pool {
   readonly #slow = new PQueue({ concurrency: 1 });
   /** Memory that encoded payloads lie in on their way to their place, as many as were ever in work at once. */
   readonly #scratch: SharedArrayBuffer[] = [];
+  /** Of the tasks that the pool has, queued or running. */
+  readonly #tasks = new Set<AbortController>();
 
   constructor(encoders: number) {
     this.#pool = new Piscina({ minThreads: 0, maxThreads: encoders + 1, idleTimeout: IDLE_MS, execArgv: [] });
     this.#frames = new PQueue({ concurrency: encoders * 2 });
+    // A thread that dies between two tasks: the next task starts another.
+    this.#pool.on('error', () => {});
+    this.#pool.on('workerDestroy', () => setImmediate(() => this.#takeBack()));
   }
 
   /**
@@ -47,7 +54,7 @@ export class Pool {
         return encoding && { ...encoding, scratch };
       };
       const done = () => ![FrameState.Encoding, FrameState.Storing].includes(ring.state(frame) as 1);
-      for (let attempt = 0; attempt < 2 && !done(); attempt++) {
+      for (let attempt = 0; attempt < ATTEMPTS && !done(); attempt++) {
         const task: EncodeTask = { ring: ring.memory, control: control.memory, frame, encoding: nextTry() };
         await this.#run(ENCODER, task).catch(() => undefined);
       }
@@ -67,8 +74,22 @@ export class Pool {
     return this.#slow.add(work) as Promise<T>;
   }
 
-  maintain<T>(task: MaintenanceTask): Promise<T> {
-    return this.#run(MAINTENANCE, task) as Promise<T>;
+  /** Each of these tasks can be done again when a thread died in the middle of it. */
+  async maintain<T>(task: MaintenanceTask): Promise<T> {
+    let cause: unknown;
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      let result: TaskResult<T>;
+      try {
+        result = await this.#run<T>(MAINTENANCE, task);
+      } catch (error) {
+        cause = error;
+        continue;
+      }
+      if (result.ok) return result.value;
+      throw fromPlainError(result.error);
+    }
+    const what = 'A thread that works on files died, and so did the one that took its place. Try again';
+    throw new WalError('ERR_WAL_FAILED', `${what}: ${(cause as Error).message}.`, { cause });
   }
 
   async close(): Promise<void> {
@@ -77,9 +98,20 @@ export class Pool {
     await this.#pool.destroy();
   }
 
-  async #run(filename: string, task: unknown): Promise<unknown> {
-    const result = (await this.#pool.run(task, { filename })) as TaskResult<unknown>;
-    if (result.ok) return result.value;
-    throw fromPlainError(result.error);
+  /** Rejects when the thread died. */
+  async #run<T>(filename: string, task: unknown): Promise<TaskResult<T>> {
+    const controller = new AbortController();
+    this.#tasks.add(controller);
+    try {
+      return (await this.#pool.run(task, { filename, signal: controller.signal })) as TaskResult<T>;
+    } finally {
+      this.#tasks.delete(controller);
+    }
+  }
+
+  /** A task stays queued for ever when the last thread dies before it was ready to take one; so it is taken back. */
+  #takeBack(): void {
+    if (this.#pool.threads.length > 0 || this.#pool.queueSize === 0) return;
+    for (const controller of this.#tasks) controller.abort();
   }
 }

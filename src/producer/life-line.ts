@@ -49,7 +49,11 @@ export function tieLifeLine(opener: number, channel: string, gone: () => void): 
     tied = false;
     port1.close();
   };
-  // Nobody listens when the log was closed meanwhile; the control block tells that too.
-  postMessageToThread(opener, lifeLine, [port2]).catch(letGo);
+  postMessageToThread(opener, lifeLine, [port2]).catch((error: NodeJS.ErrnoException) => {
+    const alone = tied && error.code === 'ERR_WORKER_MESSAGING_FAILED';
+    letGo();
+    // No such thread, or nobody there listens: it ended before this thread came, or closed the log, which the control block tells.
+    if (alone) gone();
+  });
   return letGo;
 }

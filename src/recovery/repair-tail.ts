@@ -111,7 +111,7 @@ function seal(file: StorageFile, last: SegmentInfo, recovered: Recovered, now: n
   end.endOffset += frame.bytes.byteLength;
   end.headerCrc = frame.headerCrc;
   last.endOffset = end.endOffset;
-  // A cut of the log may end in this segment; the next header repeats where it ends then.
+  // A later cut through this segment repeats where it ended.
   last.endCrc = end.headerCrc;
   last.state = 'sealed';
   cut(file, last);

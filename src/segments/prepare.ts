@@ -70,11 +70,17 @@ export function leftSpare(storage: Storage, names: string[], bytes: number): Spa
   return undefined;
 }
 
-/** Takes over one spare that an earlier run left behind and removes the rest, which nobody would ever use. */
+/**
+ * Takes over one spare that an earlier run left behind and removes the rest, which nobody would ever use. What is gone
+ * already is no error: this may be the second attempt.
+ */
 export function adoptSpare(storage: Storage, spares: string[], unfinished: string[], bytes: number): Spare | undefined {
-  const adopted = leftSpare(storage, spares, bytes);
-  for (const name of spares) if (name !== adopted?.name) storage.remove(name);
-  for (const name of unfinished) storage.remove(name);
+  const present = new Set(storage.list());
+  const left = spares.filter((name) => present.has(name));
+  const adopted = leftSpare(storage, left, bytes);
+  for (const name of [...left, ...unfinished.filter((other) => present.has(other))]) {
+    if (name !== adopted?.name) storage.remove(name);
+  }
   return adopted;
 }
 

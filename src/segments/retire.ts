@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { Storage } from '../storage/storage.js';
 import { spareName } from './names.js';
-import { fillWithZeros, type Spare } from './prepare.js';
+import { fillWithZeros, isNoSpace, type Spare } from './prepare.js';
 import { withFile } from './read-segment.js';
 
 export interface Retired {
@@ -23,16 +23,8 @@ export function retireSegments(storage: Storage, names: string[], recycle: numbe
   for (const name of names.filter((candidate) => present.has(candidate))) {
     const bytes = withFile(storage, name, (file) => file.size());
     if (retired.spares.length < recycle) {
-      const spare = spareName(randomBytes(6).toString('hex'));
-      storage.rename(name, spare);
-      const file = storage.open(spare, 'write');
-      try {
-        fillWithZeros(file, bytes, segmentBytes);
-        file.sync();
-      } finally {
-        file.close();
-      }
-      retired.spares.push({ name: spare, bytes: Math.max(bytes, segmentBytes), recycled: true });
+      const spare = recycled(storage, name, bytes, segmentBytes);
+      if (spare !== undefined) retired.spares.push(spare);
     } else {
       storage.remove(name);
     }
@@ -41,4 +33,24 @@ export function retireSegments(storage: Storage, names: string[], recycle: numbe
   }
   if (retired.segments > 0) storage.syncFolder();
   return retired;
+}
+
+/** A spare of the file; undefined, and the file is gone, when the disk is full: cleaning up makes room, and must not need any. */
+function recycled(storage: Storage, name: string, bytes: number, segmentBytes: number): Spare | undefined {
+  const spare = spareName(randomBytes(6).toString('hex'));
+  storage.rename(name, spare);
+  const file = storage.open(spare, 'write');
+  let full = false;
+  try {
+    fillWithZeros(file, bytes, segmentBytes);
+    file.sync();
+  } catch (error) {
+    full = isNoSpace(error);
+    if (!full) throw error;
+  } finally {
+    file.close();
+  }
+  if (!full) return { name: spare, bytes: Math.max(bytes, segmentBytes), recycled: true };
+  storage.remove(spare);
+  return undefined;
 }

@@ -33,6 +33,10 @@ export class Subscriptions {
   readonly #host: SubscriptionsHost;
   readonly #book: PositionBook;
   readonly #open = new Map<string, Subscription | 'busy'>();
+  /** Those that are being opened. */
+  readonly #starting = new Set<Promise<unknown>>();
+  /** Settles when the cuts that were called for are over. */
+  #cuts: Promise<unknown> = Promise.resolve();
 
   constructor(host: SubscriptionsHost) {
     this.#host = host;
@@ -42,15 +46,15 @@ export class Subscriptions {
   async subscribe(name: string, options: SubscribeOptions = {}): Promise<Subscription> {
     checkName(name);
     checkOptions(options);
-    const fresh = this.#newState(options);
     if (this.#open.has(name)) {
       throw invalidArgument(`Subscription '${name}' is open already. Close it first, or use another name.`);
     }
     this.#open.set(name, 'busy');
     try {
-      const subscription = await this.#start(name, fresh);
-      this.#open.set(name, subscription);
-      return subscription;
+      await this.#cutsOver();
+      const starting = this.#start(name, options);
+      this.#starting.add(starting);
+      return await starting.finally(() => this.#starting.delete(starting));
     } catch (error) {
       this.#open.delete(name);
       throw error;
@@ -87,13 +91,31 @@ export class Subscriptions {
     }));
   }
 
-  /** The log is about to be cut behind `lsn`. */
-  async cutAfter(lsn: Lsn): Promise<void> {
+  /**
+   * Has the log cut behind `lsn` by `make`, which calls `before` when it is about to. Whoever subscribes meanwhile waits
+   * until that is over: it would begin at a position above the cut, and leave out what is appended in the place of the old.
+   */
+  async cut(lsn: Lsn, make: (before: () => Promise<void>) => Promise<void>): Promise<void> {
+    const cut = make(() => this.#cutAfter(lsn));
+    this.#cuts = Promise.allSettled([this.#cuts, cut]);
+    await cut;
+  }
+
+  async #cutAfter(lsn: Lsn): Promise<void> {
+    // Those that were called for before the cut; later ones wait for it.
+    await Promise.allSettled(this.#starting);
     for (const subscription of [...this.#open.values()]) {
       if (subscription instanceof Subscription) await subscription.cutAfter(lsn);
     }
     // What was acknowledged before the cut must not be noted behind it.
     await this.#book.settled();
+  }
+
+  async #cutsOver(): Promise<void> {
+    for (let cuts: unknown; cuts !== this.#cuts; ) {
+      cuts = this.#cuts;
+      await cuts;
+    }
   }
 
   async close(): Promise<void> {
@@ -102,7 +124,8 @@ export class Subscriptions {
     }
   }
 
-  async #start(name: string, fresh: SubscriptionState): Promise<Subscription> {
+  async #start(name: string, options: SubscribeOptions): Promise<Subscription> {
+    const fresh = this.#newState(options);
     const known = this.#known(name);
     if (known === undefined) {
       // On disk before anybody relies on clean-up waiting for it.
@@ -110,11 +133,13 @@ export class Subscriptions {
       await this.#host.sync();
     }
     const { acknowledged, level } = known ?? fresh;
-    return new Subscription(name, acknowledged, {
+    const subscription = new Subscription(name, acknowledged, {
       follow: (from, signal) => this.#host.follow(from, level, signal),
       acknowledge: (lsn) => this.#book.note(name, lsn),
       closed: () => this.#open.delete(name),
     });
+    this.#open.set(name, subscription);
+    return subscription;
   }
 
   #known(name: string): SubscriptionState | undefined {
