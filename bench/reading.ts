@@ -3,7 +3,7 @@ import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { crc32 } from 'node:zlib';
 import { verifyLog, WriteAheadLog } from 'ringwal';
-import { inDirectory, median } from './load.js';
+import { inDirectory, median } from '../src/cli/bench/load.js';
 
 /**
  * `npm run bench:read`: the read side, beside bare loops over the same bytes in the same run. Medians of the rounds.
