@@ -35,10 +35,11 @@ export async function measure(
   work: Work,
   seconds: number,
   signal?: AbortSignal,
-): Promise<Measurement> {
+): Promise<Measurement & { allRecords: number }> {
   try {
-    await load(contender, work, seconds / 5, signal);
-    return await load(contender, work, seconds, signal);
+    const warmUp = await load(contender, work, seconds / 5, signal);
+    const measured = await load(contender, work, seconds, signal);
+    return { ...measured, allRecords: warmUp.records + measured.records };
   } finally {
     await contender.close();
   }

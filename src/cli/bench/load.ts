@@ -8,6 +8,8 @@ export const QUANTILES = [1, 10, 25, 50, 75, 90, 95, 99, 99.9, 100] as const;
 
 /** What one contender did in one round of one kind of work. */
 export interface Measurement {
+  /** How many there were. */
+  records: number;
   recordsPerSecond: number;
   megabytesPerSecond: number;
   p50Ms: number;
@@ -81,6 +83,7 @@ export async function load(
   const cpu = process.cpuUsage(cpuBefore);
   const records = calls * recordsPerCall;
   return {
+    records,
     recordsPerSecond: records / elapsed,
     megabytesPerSecond: (records * recordBytes) / elapsed / 1e6,
     p50Ms: latency.percentile(50) / 1e6,
@@ -100,6 +103,7 @@ export function median(values: number[]): number {
 export function medianOf(rounds: Measurement[]): Measurement {
   const of = (figure: (round: Measurement) => number) => median(rounds.map(figure));
   return {
+    records: of((round) => round.records),
     recordsPerSecond: of((round) => round.recordsPerSecond),
     megabytesPerSecond: of((round) => round.megabytesPerSecond),
     p50Ms: of((round) => round.p50Ms),
