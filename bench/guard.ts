@@ -126,7 +126,7 @@ async function measureAll(settings: Settings): Promise<Ratios> {
   return { ...ratios, ...reads };
 }
 
-/** What fell is measured again, more carefully: the better one counts, since noise only makes slower or lucky once. */
+/** What fell is measured again, in more rounds; of the two, the better one counts: what is slower is so twice. */
 async function again(names: string[], settings: Settings): Promise<Ratios> {
   const careful = { ...settings, rounds: settings.rounds * 2 };
   const ratios: Ratios = {};
@@ -177,6 +177,12 @@ async function main(): Promise<number> {
       syncMicros: SYNC_MICROS,
       handicapMicros: Number(options['handicap-us']),
     };
+    const [load] = os.loadavg();
+    if (load > os.availableParallelism()) {
+      console.log(
+        `This machine is busy (load ${load.toFixed(1)}): threads that wait for a core hit ringwal and not a bare loop.\n`,
+      );
+    }
     if (!options.record) {
       const baseline = JSON.parse(fs.readFileSync(options.baseline, 'utf8')) as Baseline;
       return guard({ ...settings, syncMicros: baseline.syncMicros }, baseline);
