@@ -1,7 +1,7 @@
 import { crc32 as zlibCrc32 } from 'node:zlib';
 import CRC32 from 'crc-32';
 import { Piscina } from 'piscina';
-import { median } from './load.js';
+import { median } from '../src/cli/bench/load.js';
 
 /**
  * The two crossovers of checksumming: from which size on zlib beats the table in JavaScript, and from which size on a

@@ -1,8 +1,9 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import { parseArgs } from 'node:util';
-import { raw, ringwal, type Work } from './contenders.js';
-import { inDirectory, load, type Measurement, median, medianOf } from './load.js';
+import { type Comparison, compare } from '../src/cli/bench/compare.js';
+import { type Work, workOf } from '../src/cli/bench/contenders.js';
+import type { Measurement } from '../src/cli/bench/load.js';
 import { measureMemory } from './memory.js';
 import { measureOpening } from './opening.js';
 import { slowDown } from './slow-disk.js';
@@ -35,57 +36,28 @@ const USAGE = `npm run bench -- [options]
   --quick         3 rounds of 0.3 s, and without the work on gigabytes
 `;
 
-const WORKS: Work[] = [
-  ...(['disk', 'os'] as const).flatMap((level) => [
-    work(1, 100, level, level === 'disk' ? 0.7 : undefined),
-    work(64, 100, level, level === 'disk' ? 1.1 : undefined),
-    work(1000, 100, level, level === 'disk' ? 1.4 : undefined),
-    work(10000, 100, level),
-    work(64, 1024, level),
-    work(16, 65536, level, level === 'disk' ? 1.0 : undefined),
-    {
-      ...work(4, 100, level, level === 'disk' ? 1.2 : undefined),
-      recordsPerCall: 1000,
-      name: `appendMany of 1,000, 4 in flight, 100 B, ${level}`,
-    },
-  ]),
-];
+/** Work with what is asked of the ratio, if anything. */
+type Asked = Work & { goal?: number };
 
-function work(inFlight: number, recordBytes: number, level: 'os' | 'disk', goal?: number): Work {
-  const size = recordBytes < 1024 ? `${recordBytes} B` : `${recordBytes / 1024} KiB`;
-  const name = `${inFlight.toLocaleString('en')} in flight, ${size}, ${level}`;
-  return { name, inFlight, recordBytes, recordsPerCall: 1, level, goal };
-}
+const WORKS: Asked[] = (['disk', 'os'] as const).flatMap((level) => {
+  const work = (inFlight: number, recordBytes: number, goal?: number, recordsPerCall?: number): Asked => ({
+    ...workOf(inFlight, recordBytes, level, recordsPerCall),
+    goal: level === 'disk' ? goal : undefined,
+  });
+  return [
+    work(1, 100, 0.7),
+    work(64, 100, 1.1),
+    work(1000, 100, 1.4),
+    work(10000, 100),
+    work(64, 1024),
+    work(16, 65536, 1.0),
+    work(4, 100, 1.2, 1000),
+  ];
+});
 
-interface Row {
+interface Row extends Comparison {
   work: string;
-  ringwal: Measurement;
-  raw: Measurement;
-  /** Median of the rounds' ratios of records per second. */
-  ratio: number;
   goal?: number;
-}
-
-async function measure(what: Work, rounds: number, seconds: number): Promise<Row> {
-  const ours: Measurement[] = [];
-  const theirs: Measurement[] = [];
-  for (let round = 0; round < rounds; round++) {
-    const one = async (make: typeof ringwal) =>
-      inDirectory(options.directory, async (directory) => {
-        const contender = await make(what, directory);
-        // A short run first, for the optimising compiler.
-        await load(contender, what.inFlight, seconds / 5, what.recordsPerCall, what.recordBytes);
-        const result = await load(contender, what.inFlight, seconds, what.recordsPerCall, what.recordBytes);
-        await contender.close();
-        return result;
-      });
-    // Each goes first every other time.
-    if (round % 2 === 0) theirs.push(await one(raw));
-    ours.push(await one(ringwal));
-    if (round % 2 === 1) theirs.push(await one(raw));
-  }
-  const ratio = median(ours.map((mine, i) => mine.recordsPerSecond / theirs[i].recordsPerSecond));
-  return { work: what.name, ringwal: medianOf(ours), raw: medianOf(theirs), ratio, goal: what.goal };
 }
 
 function printRow({ work: name, ringwal: ours, raw: theirs, ratio, goal }: Row): void {
@@ -118,7 +90,8 @@ async function main(): Promise<void> {
   );
   const rows: Row[] = [];
   for (const what of WORKS.filter(({ name }) => wanted(name))) {
-    const row = await measure(what, rounds, seconds);
+    const compared = await compare(what, { rounds, seconds, base: options.directory });
+    const row: Row = { work: what.name, ...compared, goal: what.goal };
     rows.push(row);
     printRow(row);
   }

@@ -1,5 +1,5 @@
 import { WriteAheadLog } from 'ringwal';
-import { inDirectory } from './load.js';
+import { inDirectory } from '../src/cli/bench/load.js';
 
 export interface Memory {
   afterOneGiBMiB: number;

@@ -1,5 +1,5 @@
 import { WriteAheadLog } from 'ringwal';
-import { inDirectory, median } from './load.js';
+import { inDirectory, median } from '../src/cli/bench/load.js';
 
 export interface Opening {
   smallBytes: number;

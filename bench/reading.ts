@@ -1,9 +1,7 @@
-import fs from 'node:fs';
-import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { crc32 } from 'node:zlib';
 import { verifyLog, WriteAheadLog } from 'ringwal';
-import { inDirectory, median } from './load.js';
+import { inDirectory, median } from '../src/cli/bench/load.js';
+import { bytesToWalk, readAndChecksum, walkInMemory } from './bare-loops.js';
 
 /**
  * `npm run bench:read`: the read side, beside bare loops over the same bytes in the same run. Medians of the rounds.
@@ -36,34 +34,6 @@ async function compare(name: string, goal: string, bare: () => unknown, ours: ()
   console.log(
     `${name}: bare ${rate(0).toFixed(1)} million records/s, ringwal ${rate(1).toFixed(1)}, ratio ${ratio.toFixed(2)} (goal ${goal})`,
   );
-}
-
-/** Reads the files in 1 MiB pieces and checksums them. */
-function readAndChecksum(directory: string): void {
-  const piece = Buffer.alloc(MIB);
-  for (const name of fs.readdirSync(directory).filter((file) => file.endsWith('.wal'))) {
-    const fd = fs.openSync(path.join(directory, name), 'r');
-    for (let count = fs.readSync(fd, piece); count > 0; count = fs.readSync(fd, piece)) crc32(piece.subarray(0, count));
-    fs.closeSync(fd);
-  }
-}
-
-/** Walks the same bytes in memory and makes one object with one view a record, a thousand to an array. */
-function walkInMemory(bytes: Uint8Array): number {
-  let made = 0;
-  let array: { lsn: number; payload: Uint8Array }[] = [];
-  for (let at = 0, lsn = 1; lsn <= records; lsn++) {
-    // The length is read as a real log's would be: two bytes before the payload.
-    const length = (bytes[at] & 0x7f) + bytes[at + 1] * 128;
-    array.push({ lsn, payload: new Uint8Array(bytes.buffer, at + 2, length) });
-    at += 2 + length;
-    if (at + 102 > bytes.byteLength) at = 0;
-    if (array.length === 1000) {
-      made += array.length;
-      array = [];
-    }
-  }
-  return made + array.length;
 }
 
 async function lookUps(log: WriteAheadLog): Promise<void> {
@@ -160,12 +130,11 @@ await inDirectory(options.directory, async (directory) => {
     () => verifyLog(directory),
   );
   const again = await WriteAheadLog.open(directory, { readOnly: true });
-  const bytes = new Uint8Array(new ArrayBuffer(64 * MIB)).fill(0);
-  for (let at = 0; at + 102 <= bytes.byteLength; at += 102) bytes[at] = 100 | 0;
+  const bytes = bytesToWalk();
   await compare(
     '.batches()',
     '0.5',
-    () => walkInMemory(bytes),
+    () => walkInMemory(bytes, records),
     async () => {
       for await (const _ of again.read().batches());
     },

@@ -7,10 +7,9 @@ import { bytesOf, type IngestSummary, ingestLines } from './ingest-lines.js';
 import { keyFrom } from './key-file.js';
 import { STDIN } from './line-blocks.js';
 import { Progress } from './progress.js';
+import { listenForSignals } from './signals.js';
 
 const LEVELS: readonly Durability[] = ['memory', 'os', 'disk', 'replicated'];
-/** As shells report the death by a signal: 128 and its number. */
-const EXIT_CODES: Partial<Record<NodeJS.Signals, number>> = { SIGINT: 130, SIGTERM: 143 };
 
 export const ingest: Command = {
   name: 'ingest',
@@ -89,26 +88,4 @@ function checkReadable(file: string): void {
 
 function definedOnly<T extends object>(options: T): T {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T;
-}
-
-/** The first Ctrl-C is a request; the second, with the listeners gone, ends the process as usual. */
-function listenForSignals(): { signal: AbortSignal; exitCode(): number; stop(): void } {
-  const controller = new AbortController();
-  let received: NodeJS.Signals | undefined;
-  const onSignal = (name: NodeJS.Signals) => {
-    received = name;
-    stop();
-    controller.abort();
-  };
-  const stop = () => {
-    process.off('SIGINT', onSignal);
-    process.off('SIGTERM', onSignal);
-  };
-  process.on('SIGINT', onSignal);
-  process.on('SIGTERM', onSignal);
-  return {
-    signal: controller.signal,
-    exitCode: () => (received === undefined ? 0 : (EXIT_CODES[received] ?? 1)),
-    stop,
-  };
 }

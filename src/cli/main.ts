@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { createRequire } from 'node:module';
 import { WalError } from '../errors.js';
+import { bench } from './bench.js';
 import { type Command, runCommand, UsageError } from './command.js';
 import { dump } from './dump.js';
 import { ingest } from './ingest.js';
@@ -11,7 +12,7 @@ import { tail } from './tail.js';
 import { checkpoint, cleanup } from './upkeep.js';
 import { verify } from './verify.js';
 
-const COMMANDS: readonly Command[] = [ingest, dump, tail, inspect, verify, repair, checkpoint, cleanup];
+const COMMANDS: readonly Command[] = [ingest, dump, tail, inspect, verify, repair, checkpoint, cleanup, bench];
 
 async function main(args: string[], out: Output): Promise<number> {
   const [first, ...rest] = args;

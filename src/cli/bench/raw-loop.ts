@@ -1,5 +1,6 @@
 import fs from 'node:fs';
 import path from 'node:path';
+import { Gathering } from './gathering.js';
 
 /**
  * What a careful programmer writes without a log: one thread that gathers what is pending, writes it with one call,
@@ -8,61 +9,47 @@ import path from 'node:path';
 export class RawLoop {
   syncs = 0;
   readonly #fd: number;
-  readonly #sync: boolean;
-  #pending: Uint8Array[] = [];
-  #resolve: (() => void)[] = [];
+  readonly #gathering: Gathering<Uint8Array>;
   #buffer = Buffer.allocUnsafeSlow(1 << 20);
   #position = 0;
-  #scheduled = false;
-
-  readonly #gather: boolean;
+  /** Whether the group at hand is to be synced. */
+  #sync: boolean;
+  readonly #always: boolean;
 
   /** `gather`: everything pending goes into one write and one sync; otherwise each append has its own. */
   constructor(directory: string, sync: boolean, gather: boolean) {
-    this.#gather = gather;
     this.#fd = fs.openSync(path.join(directory, 'raw'), 'w');
+    this.#always = sync;
     this.#sync = sync;
+    this.#gathering = new Gathering((payloads) => this.#commit(payloads), gather ? undefined : 1);
   }
 
-  append(payload: Uint8Array): Promise<void> {
-    return new Promise((resolve) => {
-      this.#pending.push(payload);
-      this.#resolve.push(resolve);
-      if (!this.#scheduled) this.#schedule();
-    });
+  /** `sync`: the group of this append is synced, even if the loop does not always do that. */
+  append(payload: Uint8Array, sync = false): Promise<void> {
+    if (sync) this.#sync = true;
+    return this.#gathering.append(payload);
   }
 
   close(): void {
     fs.closeSync(this.#fd);
   }
 
-  #schedule(): void {
-    this.#scheduled = true;
-    setImmediate(this.#commit);
-  }
-
-  readonly #commit = (): void => {
-    this.#scheduled = false;
-    const take = this.#gather ? this.#pending.length : 1;
-    const pending = this.#pending.splice(0, take);
-    const resolve = this.#resolve.splice(0, take);
-    if (this.#pending.length > 0) this.#schedule();
+  #commit(payloads: Uint8Array[]): void {
     let bytes = 0;
-    for (const payload of pending) bytes += payload.byteLength;
+    for (const payload of payloads) bytes += payload.byteLength;
     if (bytes > this.#buffer.byteLength) this.#buffer = Buffer.allocUnsafeSlow(bytes * 2);
     let at = 0;
-    for (const payload of pending) {
+    for (const payload of payloads) {
       this.#buffer.set(payload, at);
       at += payload.byteLength;
     }
     writeAll(this.#fd, this.#buffer.subarray(0, bytes), this.#position);
     this.#position += bytes;
-    if (this.#sync) {
-      fs.fdatasyncSync(this.#fd);
-      this.syncs++;
-    }
-    for (const done of resolve) done();
-  };
+    if (!this.#sync) return;
+    fs.fdatasyncSync(this.#fd);
+    this.syncs++;
+    this.#sync = this.#always;
+  }
 }
 
 function writeAll(fd: number, bytes: Uint8Array, position: number): void {

@@ -3,36 +3,56 @@ import os from 'node:os';
 import path from 'node:path';
 import { createHistogram } from 'node:perf_hooks';
 
+/** The points of the latency distribution that are kept, in percent. */
+export const QUANTILES = [1, 10, 25, 50, 75, 90, 95, 99, 99.9, 100] as const;
+
 /** What one contender did in one round of one kind of work. */
 export interface Measurement {
+  /** How many there were. */
+  records: number;
   recordsPerSecond: number;
   megabytesPerSecond: number;
   p50Ms: number;
   p99Ms: number;
   syncsPerRecord: number;
+  /** Processor time of the whole process, all threads and the load itself included. */
+  cpuMicrosPerRecord: number;
+  /** Latencies in milliseconds at {@link QUANTILES}. */
+  quantilesMs: number[];
 }
 
 /** Something that can be appended to; a round makes it, loads it and throws it away. */
 export interface Contender {
   /** One call of the work, resolved when it is as durable as the work asks. */
   append(): Promise<unknown>;
-  /** fdatasyncs so far. */
+  /** fdatasyncs so far, if it can tell. */
   syncs(): number;
   close(): Promise<void>;
 }
 
-/** Keeps `inFlight` calls going for `seconds`. Latency is from the call to its promise, for every call. */
+/** How much is asked of a contender at once. */
+export interface Shape {
+  /** Calls that wait for their promise at any moment. */
+  inFlight: number;
+  recordBytes: number;
+  /** 1: one record a call. More: atomic batches of so many. */
+  recordsPerCall: number;
+}
+
+/** Keeps `inFlight` calls going for `seconds`, or until `signal` fires. Latency is from the call to its promise. */
 export async function load(
   contender: Contender,
-  inFlight: number,
+  { inFlight, recordBytes, recordsPerCall }: Shape,
   seconds: number,
-  recordsPerCall: number,
-  bytesPerRecord: number,
+  signal?: AbortSignal,
 ): Promise<Measurement> {
   // Latencies of one caller only: measuring all would cost as much as what is measured.
   const latency = createHistogram();
   let calls = 0;
-  let over = false;
+  let over = signal?.aborted === true;
+  const end = () => {
+    over = true;
+  };
   const measured = async () => {
     while (!over) {
       const before = process.hrtime.bigint();
@@ -47,21 +67,30 @@ export async function load(
       calls++;
     }
   };
-  const timer = setTimeout(() => {
-    over = true;
-  }, seconds * 1000);
+  const timer = setTimeout(end, seconds * 1000);
+  signal?.addEventListener('abort', end);
   const syncsBefore = contender.syncs();
+  const cpuBefore = process.cpuUsage();
   const before = performance.now();
-  await Promise.all([measured(), ...Array.from({ length: inFlight - 1 }, plain)]);
+  try {
+    await Promise.all([measured(), ...Array.from({ length: inFlight - 1 }, plain)]);
+  } finally {
+    end();
+    clearTimeout(timer);
+    signal?.removeEventListener('abort', end);
+  }
   const elapsed = (performance.now() - before) / 1000;
-  clearTimeout(timer);
+  const cpu = process.cpuUsage(cpuBefore);
   const records = calls * recordsPerCall;
   return {
+    records,
     recordsPerSecond: records / elapsed,
-    megabytesPerSecond: (records * bytesPerRecord) / elapsed / 1e6,
+    megabytesPerSecond: (records * recordBytes) / elapsed / 1e6,
     p50Ms: latency.percentile(50) / 1e6,
     p99Ms: latency.percentile(99) / 1e6,
     syncsPerRecord: (contender.syncs() - syncsBefore) / Math.max(1, records),
+    cpuMicrosPerRecord: (cpu.user + cpu.system) / Math.max(1, records),
+    quantilesMs: QUANTILES.map((percent) => latency.percentile(percent) / 1e6),
   };
 }
 
@@ -70,14 +99,18 @@ export function median(values: number[]): number {
   return sorted[Math.floor(sorted.length / 2)];
 }
 
+/** The median of each figure by itself. */
 export function medianOf(rounds: Measurement[]): Measurement {
-  const of = (key: keyof Measurement) => median(rounds.map((round) => round[key]));
+  const of = (figure: (round: Measurement) => number) => median(rounds.map(figure));
   return {
-    recordsPerSecond: of('recordsPerSecond'),
-    megabytesPerSecond: of('megabytesPerSecond'),
-    p50Ms: of('p50Ms'),
-    p99Ms: of('p99Ms'),
-    syncsPerRecord: of('syncsPerRecord'),
+    records: of((round) => round.records),
+    recordsPerSecond: of((round) => round.recordsPerSecond),
+    megabytesPerSecond: of((round) => round.megabytesPerSecond),
+    p50Ms: of((round) => round.p50Ms),
+    p99Ms: of((round) => round.p99Ms),
+    syncsPerRecord: of((round) => round.syncsPerRecord),
+    cpuMicrosPerRecord: of((round) => round.cpuMicrosPerRecord),
+    quantilesMs: QUANTILES.map((_, i) => of((round) => round.quantilesMs[i])),
   };
 }
 

@@ -1,0 +1,128 @@
+import fs from 'node:fs';
+import t from 'tap';
+import { countSyncs } from '../bench/compare/strace.js';
+import { runTask } from '../bench/compare/task.js';
+import { isBad, judge } from '../bench/guard-verdict.js';
+import { figure, fillIn, tablesOf } from '../bench/report/tables.js';
+import { workOf } from '../src/cli/bench/contenders.js';
+import { Gathering } from '../src/cli/bench/gathering.js';
+import { RawLoop } from '../src/cli/bench/raw-loop.js';
+import { failure, temporaryDirectory } from './helpers.js';
+
+/** That the benchmarks measure what they say; how fast anything is, is nobody's business here. */
+
+t.test('the guard: a ratio that fell by more than the tolerance is bad, and so is one that is missing', async (t) => {
+  const ratios = { fell: 2, held: 2, edge: 2, rose: 2, missing: 2, none: 2 };
+  const measured = { fell: 1.39, held: 1.9, edge: 1.41, rose: 3, none: Number.NaN, added: 1 };
+  const verdicts = judge(measured, { ratios, tolerance: 0.3 });
+  t.same(Object.fromEntries(verdicts.map(({ name, state }) => [name, state])), {
+    fell: 'fell',
+    held: 'held',
+    edge: 'held',
+    rose: 'rose',
+    missing: 'not measured',
+    none: 'not measured',
+    added: 'new',
+  });
+  t.same(
+    verdicts.filter(isBad).map(({ name }) => name),
+    ['fell', 'missing', 'none'],
+  );
+});
+
+t.test('syncs in a trace: calls that sync, and writes to files that sync by themselves', async (t) => {
+  const trace = [
+    '10 openat(AT_FDCWD, "plain", O_RDWR|O_CREAT, 0664) = 5',
+    '10 openat(AT_FDCWD, "meta", O_WRONLY|O_DSYNC|O_CLOEXEC) = 6',
+    '11 openat(AT_FDCWD, "other", O_WRONLY|O_SYNC <unfinished ...>',
+    '10 pwrite64(5, "x", 1, 0) = 1',
+    '11 <... openat resumed>)             = 7',
+    '10 fdatasync(5 <unfinished ...>',
+    '11 pwrite64(6, "x", 1, 0) = 1',
+    '10 <... fdatasync resumed>)          = 0',
+    '11 writev(7, [{iov_base="x", iov_len=1}], 1) = 1',
+    '10 close(6) = 0',
+    '10 openat(AT_FDCWD, "plain too", O_RDWR) = 6',
+    '10 write(6, "fsync(5)", 8) = 8',
+    '10 fsync(5) = 0',
+    '',
+  ].join('\n');
+  t.equal(countSyncs(trace), 4);
+});
+
+t.test(
+  'a gathering commits what is pending in one go, in order, and tells of a failure whom it concerns',
+  async (t) => {
+    const commits: number[][] = [];
+    const gathering = new Gathering<number>(async (items) => {
+      commits.push(items);
+      await new Promise((resolve) => setImmediate(resolve));
+      if (items.includes(3)) throw new Error('full');
+    });
+    const first = gathering.append(1);
+    await new Promise((resolve) => setImmediate(resolve));
+    const rest = [2, 3].map((item) => gathering.append(item));
+    await first;
+    const failed = await Promise.all(rest.map((one) => failure(one)));
+    await gathering.append(4);
+    t.same(commits, [[1], [2, 3], [4]]);
+    t.same(
+      failed.map((error) => (error as Error).message),
+      ['full', 'full'],
+    );
+  },
+);
+
+t.test('the raw loop writes every byte, and syncs each group once', async (t) => {
+  const directory = temporaryDirectory(t);
+  const gathering = new RawLoop(directory, true, true);
+  await Promise.all(['a', 'bc', ''].map((text) => gathering.append(Buffer.from(text))));
+  await gathering.append(Buffer.from('d'));
+  gathering.close();
+  t.equal(fs.readFileSync(`${directory}/raw`, 'utf8'), 'abcd');
+  t.equal(gathering.syncs, 2);
+
+  const each = new RawLoop(directory, true, false);
+  await Promise.all([each.append(Buffer.from('a')), each.append(Buffer.from('b'))]);
+  t.equal(each.syncs, 2);
+  each.close();
+
+  const asked = new RawLoop(directory, false, true);
+  await asked.append(Buffer.from('a'));
+  await Promise.all([asked.append(Buffer.from('b')), asked.append(Buffer.from('c'), true)]);
+  await asked.append(Buffer.from('d'));
+  asked.close();
+  t.equal(asked.syncs, 1, 'only for the group of which one asked for it');
+});
+
+t.test('what ringwal did is counted: records and syncs, from one thread and from two', async (t) => {
+  const work = workOf(8, 100, 'disk');
+  for (const threads of [undefined, [1, 2].map(() => ({ level: 'disk', inFlight: 8 }) as const)]) {
+    const directory = temporaryDirectory(t);
+    const loaded = await runTask({ op: 'load', contender: 'ringwal', work, seconds: 0.05, directory, threads });
+    t.ok(loaded.records > 0 && loaded.allRecords > loaded.records, `${loaded.records} of ${loaded.allRecords}`);
+    // At most all that is in flight shares a sync.
+    t.ok(loaded.syncsPerRecord >= 0.9 / (threads === undefined ? 8 : 16), `${loaded.syncsPerRecord}`);
+    t.equal(loaded.threads?.length, threads?.length);
+    t.ok(loaded.cpuMicrosPerRecord > 0);
+  }
+});
+
+t.test('the report: every table has its place in docs/BENCHMARKS.md, and what is around them stays', async (t) => {
+  const page = fs.readFileSync(new URL('../../docs/BENCHMARKS.md', import.meta.url), 'utf8');
+  const result = JSON.parse(fs.readFileSync(new URL('../../bench/results.json', import.meta.url), 'utf8'));
+  const filled = fillIn(page, tablesOf(result));
+  t.equal(filled, page, 'the page shows the result that lies beside it: npm run bench:report');
+  const tables = Object.fromEntries(Object.keys(tablesOf(result)).map((name) => [name, 'new']));
+  const replaced = fillIn(page, tables);
+  t.equal(replaced.split('\n\nnew\n\n').length - 1, Object.keys(tables).length);
+  t.ok(replaced.startsWith(page.slice(0, page.indexOf('<!-- figures'))));
+  t.throws(() => fillIn('nothing', { goals: '' }), /no place for 'goals'/);
+});
+
+t.test('figures have three digits that count, and no more', async (t) => {
+  t.same(
+    [1234567, 123.4567, 1.23456, 0.00123456, 0, undefined, Number.NaN].map((value) => figure(value)),
+    ['1,234,567', '123', '1.23', '0.00123', '0', '–', '–'],
+  );
+});
