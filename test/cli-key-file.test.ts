@@ -58,7 +58,10 @@ t.test('each command works on an encrypted log with its key file, and says ERR_W
   }
   t.same(snapshot(log), before, 'nothing was touched');
 
-  t.match(await cli(['verify', log]), { code: 0, stdout: /^sound: 500 records[\s\S]*encrypted; 500 records checked by/ });
+  t.match(await cli(['verify', log]), {
+    code: 0,
+    stdout: /^sound: 500 records[\s\S]*encrypted; 500 records checked by/,
+  });
   t.match(await cli(['verify', log, '--key-file', key]), { code: 0, stdout: /^sound: 500 records[\s\S]*encrypted\n$/ });
   t.match(await cli(['verify', log, '--key-file', wrong]), { code: 2, stderr: /ERR_WAL_KEY/ });
   t.match(await cli(['inspect', log]), { code: 0, stdout: /encrypted, with key 1 now/ });

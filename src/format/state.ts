@@ -42,11 +42,21 @@ export function decodeState(bytes: Uint8Array): LogState {
   try {
     const { checkpoint = 0, low = 1, subscriptions = {}, ...rest } = JSON.parse(Buffer.from(bytes).toString('utf8'));
     if (!Number.isSafeInteger(checkpoint) || !Number.isSafeInteger(low)) throw new TypeError('not an LSN');
+    if (rest.encryption !== undefined) checkEncryption(rest.encryption);
     return { ...rest, checkpoint, low, subscriptions };
   } catch (cause) {
     throw Object.assign(corrupt('The state stored in a segment is not readable, though its checksum holds.', {}), {
       cause,
     });
+  }
+}
+
+/** Before anybody asks for a key by it. */
+function checkEncryption(encryption: unknown): asserts encryption is EncryptionState {
+  const { current, keys } = (encryption ?? {}) as Partial<EncryptionState>;
+  if (typeof keys !== 'object' || keys === null || keys[`${current}`] === undefined) throw new TypeError('no keys');
+  for (const [id, checkValue] of Object.entries(keys)) {
+    if (!/^[1-9]\d{0,9}$/.test(id) || typeof checkValue !== 'string') throw new TypeError('not a key');
   }
 }
 
