@@ -4,8 +4,8 @@ import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { type OpenOptions, WriteAheadLog } from 'ringwal';
+import { inDirectory, load, median } from '../src/cli/bench/load.js';
 import { isAvailable } from '../src/format/codec.js';
-import { inDirectory, load, median } from './load.js';
 
 /**
  * `node dist/bench/codecs.js --file LINES`: what compression saves on the lines of a file and what it costs, and what
@@ -44,11 +44,12 @@ function measure(records: readonly Buffer[], inFlight: number, open: OpenOptions
       syncs: () => 0,
       close: () => log.close(),
     };
+    const shape = { inFlight, recordBytes: 0, recordsPerCall: 1 };
     // A short run first, for the optimising compiler and the threads of the pool.
-    await load(contender, inFlight, seconds / 4, 1, 0);
+    await load(contender, shape, seconds / 4);
     const before = bytes;
     const startedAt = performance.now();
-    await load(contender, inFlight, seconds, 1, 0);
+    await load(contender, shape, seconds);
     const megabytesPerSecond = (bytes - before) / 1e3 / (performance.now() - startedAt);
     await log.close();
     const files = fs.readdirSync(directory).filter((name) => name.endsWith('.wal'));

@@ -15,6 +15,8 @@ import {
 } from 'ringwal';
 import t from 'tap';
 import { Field } from '../src/format/frame.js';
+import { KeyRing, keySourceOf } from '../src/format/key-ring.js';
+import { decodeState } from '../src/format/state.js';
 import { changeUnseen, forge, recordFrames } from './forging.js';
 import {
   collect,
@@ -430,6 +432,27 @@ t.test('producers in other threads encrypt too', async (t) => {
       .flatMap(recordFrames)
       .every(({ encryption }) => encryption === 1),
   );
+});
+
+t.test('keys that were handed on to another thread read the same log', async (t) => {
+  const logId = randomBytes(16);
+  const mine = new KeyRing(keySourceOf(KEY));
+  const { id, checkValue } = (await mine.forWriting(logId, undefined))!;
+  const keys = new Map(structuredClone(mine.exported()).map((handed) => [handed.id, handed.key]));
+  const theirs = new KeyRing((asked = 0) => keys.get(asked));
+  await theirs.unlock(logId, { current: id, keys: { [id]: checkValue } });
+  const salt = randomBytes(16);
+  t.same(theirs.find(1)?.subkey(salt), mine.find(1)?.subkey(salt));
+  t.not(Buffer.compare(mine.find(1)!.subkey(salt), mine.find(1)!.subkey(randomBytes(16))), 0);
+});
+
+t.test('a state that says nonsense about keys is damage, and asks nobody for a key', async (t) => {
+  const encode = (encryption: unknown) => Buffer.from(JSON.stringify({ checkpoint: 0, low: 1, encryption }));
+  const nonsense = [null, 1, 'x', [], {}, { current: 1 }, { current: 1, keys: null }, { current: 2, keys: { 1: 'x' } }];
+  for (const encryption of [...nonsense, { current: 1, keys: { 1: 5 } }, { current: 1, keys: { 1: 'x', '-1': 'x' } }]) {
+    t.throws(() => decodeState(encode(encryption)), { code: 'ERR_WAL_CORRUPT' }, JSON.stringify(encryption));
+  }
+  t.ok(decodeState(encode({ current: 1, keys: { 1: 'x' } })).encryption);
 });
 
 t.test('records at the limits of ring, frame and batch, encrypted', async (t) => {

@@ -45,7 +45,9 @@ export function describe(report: VerifyReport, seconds: number): string {
   );
   const notSeen = unchecked > 0 ? `; ${plural(unchecked, 'record')} checked by checksum alone` : '';
   const encoding =
-    encrypted || unchecked > 0 ? `  ${encrypted ? 'encrypted' : 'compressed with zstd'}${notSeen}\n` : '';
+    encrypted || unchecked > 0
+      ? `  ${encrypted ? 'encrypted' : 'compressed in a way that this Node.js cannot read'}${notSeen}\n`
+      : '';
   const gone = lost.map(({ firstLsn, lastLsn }) => `  LSN ${firstLsn} to ${lastLsn} were given up by a repair\n`);
   return (
     `${VERDICTS[verdict]}: ${plural(records, 'record')}${range} in ${plural(segments, 'segment')}, ` +

@@ -9,8 +9,18 @@ import {
   envelopeOf,
   HEADER_TAG_BYTES,
   type RingKey,
+  writeHeaderTag,
 } from './encryption.js';
-import { carriesRecords, Field, FRAME_HEADER_BYTES, type FrameHeader, isEncoded } from './frame.js';
+import {
+  carriesRecords,
+  checksumHeader,
+  Field,
+  FRAME_HEADER_BYTES,
+  type FrameHeader,
+  fillSequencerFields,
+  isEncoded,
+  type Salt,
+} from './frame.js';
 
 /**
  * The way of a payload into a frame and out again: {@link encodePayload} and {@link decodePayload} are the only places
@@ -72,6 +82,25 @@ function encryptFor(
   ahead[Field.encryption] = encryption;
   new DataView(ahead.buffer).setUint32(Field.storedBytes, plain.byteLength + ENCRYPTION_BYTES, true);
   return encrypt(ahead, plain, key, key.counter);
+}
+
+/**
+ * As `writeSequencerFields`, for an encrypted frame: its header tag needs these fields, and its payload's checksum the tag.
+ * `headerKeys`: by the id of the key.
+ */
+export function writeEncryptedFields(
+  headerKeys: ReadonlyMap<number, Uint8Array>,
+  view: DataView,
+  bytes: Uint8Array,
+  at: number,
+  ...fields: [firstLsn: number, durableLsn: number, salt: Salt, timestamp: number, previousCrc: number, flags: number]
+): number {
+  fillSequencerFields(view, at, ...fields);
+  const headerKey = headerKeys.get(view.getUint32(at + FRAME_HEADER_BYTES, true));
+  if (headerKey === undefined) throw new Error('A frame is encrypted with a key that the log does not know.');
+  const tag = writeHeaderTag(headerKey, bytes.subarray(at), view.getUint32(at + Field.storedBytes, true));
+  view.setUint32(at + Field.payloadCrc, crc32(tag, view.getUint32(at + Field.payloadCrc, true)), true);
+  return checksumHeader(view, bytes, at);
 }
 
 /** The keys that somebody has who reads. */

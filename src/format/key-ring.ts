@@ -55,6 +55,11 @@ export class KeyRing implements PayloadKeys {
     return this.#keys.get(keyId);
   }
 
+  /** All keys that are at hand: for another thread of this process, which makes a ring of its own with them. */
+  exported(): NumberedKey[] {
+    return [...this.#keys].map(([id, loaded]) => ({ id, key: loaded.exported() }));
+  }
+
   /**
    * Gets every key that the header of a segment knows of: all that its frames can need. One that is not the log's is
    * `ERR_WAL_KEY`; one that nobody has is left out, and missed by whoever reads a frame that needs it.
@@ -153,6 +158,10 @@ class LoadedKey implements PayloadKey {
     this.#key = key;
     this.headerKey = headerKeyOf(key, logId);
     this.known = known;
+  }
+
+  exported(): Uint8Array {
+    return Uint8Array.from(this.#key);
   }
 
   subkey(salt: Uint8Array): Uint8Array {

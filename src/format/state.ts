@@ -59,6 +59,7 @@ export function decodeState(bytes: Uint8Array): LogState {
     if (!Object.values(subscriptions).every(isSubscription)) throw new TypeError('not a subscription');
     if (!isShallow([rest, subscriptions], DEEPEST)) throw new TypeError('too deep');
     if (rest.transactions !== undefined) checkTransactions(rest.transactions);
+    if (rest.encryption !== undefined) checkEncryption(rest.encryption);
     return { ...rest, checkpoint, low, subscriptions };
   } catch (cause) {
     throw Object.assign(corrupt('The state stored in a segment is not readable, though its checksum holds.', {}), {
@@ -85,6 +86,15 @@ function isLsn(value: unknown): value is number {
 
 function isSubscription(value: unknown): value is SubscriptionState {
   return isPlain(value) && isLsn(value.acknowledged) && levelNumber(value.level) >= 0;
+}
+
+/** Before anybody asks for a key by it. */
+function checkEncryption(encryption: unknown): asserts encryption is EncryptionState {
+  const { current, keys } = (encryption ?? {}) as Partial<EncryptionState>;
+  if (typeof keys !== 'object' || keys === null || keys[`${current}`] === undefined) throw new TypeError('no keys');
+  for (const [id, checkValue] of Object.entries(keys)) {
+    if (!/^[1-9]\d{0,9}$/.test(id) || typeof checkValue !== 'string') throw new TypeError('not a key');
+  }
 }
 
 /** The state of a log that goes on with this key. */

@@ -340,14 +340,15 @@ export class SegmentVerifier {
     return type !== FrameType.Seal;
   }
 
-  /** Whether the frame here is whole by its checksums. Asked where the frames end: then it is something else that is wrong. */
+  /** Whether the frame here is whole by its checksums, and what it holds cannot be brought back. */
   async #isUnsoundHere(): Promise<boolean> {
     const header = await this.#headerHere();
     if (header === undefined || this.#offset + frameBytes(header.storedBytes) > this.#end) return false;
     const bytes = Buffer.allocUnsafeSlow(frameBytes(header.storedBytes));
     await this.#file.read(bytes, this.#offset);
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    return typeof checkFrame(bytes, view, 0, bytes.byteLength, bytes.byteLength, this.#expected) === 'object';
+    const whole = checkFrame(bytes, view, 0, bytes.byteLength, bytes.byteLength, this.#expected);
+    return typeof whole === 'object' && !isSound(whole, bytes, FRAME_HEADER_BYTES, this.#keys);
   }
 
   async #searchOn(): Promise<boolean> {

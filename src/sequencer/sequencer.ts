@@ -1,16 +1,7 @@
 import { toPlainError, WalError } from '../errors.js';
 import { crc32 } from '../format/checksum.js';
-import { writeHeaderTag } from '../format/encryption.js';
-import {
-  checksumHeader,
-  Field,
-  FRAME_HEADER_BYTES,
-  fillSequencerFields,
-  frameBytes,
-  HeaderFlag,
-  type Salt,
-  writeSequencerFields,
-} from '../format/frame.js';
+import { Field, FRAME_HEADER_BYTES, frameBytes, HeaderFlag, type Salt, writeSequencerFields } from '../format/frame.js';
+import { writeEncryptedFields } from '../format/frame-payload.js';
 import type { ActorKey } from '../format/key-ring.js';
 import { Level } from '../format/levels.js';
 import type { IndexEntry } from '../format/seal.js';
@@ -603,18 +594,13 @@ export class Sequencer {
     if (wantsLess) this.#policy.wantedLess(now);
     const { salt, endOffset } = current.info;
     const first = this.#group.frames === 0 && this.#clean;
-    const finish = data[offset + Field.encryption] === 0 ? writeSequencerFields : this.#finishEncrypted;
-    const crc = finish(
-      view,
-      data,
-      offset,
-      this.#nextLsn,
-      this.#durableLsn,
-      salt,
-      now,
-      current.lastHeaderCrc,
-      first ? HeaderFlag.PrefixDurable : 0,
-    );
+    const durable = this.#durableLsn;
+    const previous = current.lastHeaderCrc;
+    const bits = first ? HeaderFlag.PrefixDurable : 0;
+    const crc =
+      data[offset + Field.encryption] === 0
+        ? writeSequencerFields(view, data, offset, this.#nextLsn, durable, salt, now, previous, bits)
+        : writeEncryptedFields(this.#headerKeys, view, data, offset, this.#nextLsn, durable, salt, now, previous, bits);
     this.#stampedLsn = this.#durableLsn;
     current.noteFrame(endOffset + this.#group.bytes, this.#nextLsn, records, now, crc);
     ring.setLsn(at, this.#nextLsn);
@@ -629,26 +615,6 @@ export class Sequencer {
     member.unwritten++;
     member.waiting |= flags;
   }
-
-  /** As `writeSequencerFields`, of a frame that ends in a header tag: it needs the fields, the payload's CRC needs it. */
-  readonly #finishEncrypted: typeof writeSequencerFields = (
-    view,
-    bytes,
-    at,
-    lsn,
-    durable,
-    salt,
-    time,
-    crc,
-    flags = 0,
-  ) => {
-    fillSequencerFields(view, at, lsn, durable, salt, time, crc, flags);
-    const headerKey = this.#headerKeys.get(view.getUint32(at + FRAME_HEADER_BYTES, true));
-    if (headerKey === undefined) throw new Error('A frame is encrypted with a key that the log does not know.');
-    const tag = writeHeaderTag(headerKey, bytes.subarray(at), view.getUint32(at + Field.storedBytes, true));
-    view.setUint32(at + Field.payloadCrc, crc32(tag, view.getUint32(at + Field.payloadCrc, true)), true);
-    return checksumHeader(view, bytes, at);
-  };
 
   /** No space: the frame is given back with nothing written, behind everything before it. */
   #reject(member: Member): void {

@@ -113,7 +113,7 @@ export class Consumers {
 
   /** Before the log is cut behind `lsn`. */
   async cutAfter(lsn: number): Promise<void> {
-    await this.#subscriptions.cutAfter(lsn);
+    await this.#subscriptions.cut(lsn, (before) => before());
     for (const [name, { subscription }] of [...this.#open]) {
       if (subscription.delivered <= lsn) continue;
       const error = await subscription.ack(Math.max(lsn, 1)).catch((reason: unknown) => reason);
