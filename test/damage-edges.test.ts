@@ -7,7 +7,7 @@ import { repairStorage } from '../src/upkeep/repair-log.js';
 import { Random } from './simulation/random.js';
 import { framesOf } from './simulation/reading.js';
 import { SimulatedDisk } from './simulation/simulated-disk.js';
-import { SEGMENT_BYTES, SimulatedLog } from './simulation/simulated-log.js';
+import { during, SEGMENT_BYTES, SimulatedLog } from './simulation/simulated-log.js';
 
 /** Faults that the simulation found, each by itself. */
 
@@ -186,4 +186,49 @@ t.test('recovery on a full disk leaves no half of a seal behind', async (t) => {
   disk.crash();
   disk.quotaBytes = Number.POSITIVE_INFINITY;
   t.equal(SimulatedLog.reopen(disk, 'power').recovered.end.lastLsn, full.recovered.end.lastLsn);
+});
+
+t.test('point-in-time that was cut short in any call comes to the same end', async (t) => {
+  const damaged = () => {
+    const log = withFrames(5);
+    log.sequencer.close();
+    const { disk } = log;
+    const [name] = segments(disk);
+    disk.flip(name, framesOf(disk, name).offsets[2] + 70, 3);
+    disk.crash();
+    return disk;
+  };
+  for (const kind of ['process', 'power'] as const) {
+    for (let call = 1, reached = true; reached; call++) {
+      const disk = damaged();
+      disk.restart(kind);
+      reached = during(disk, { crashAt: call }, () => new SimulatedLog({ disk, mode: 'point-in-time' }));
+      disk.crash();
+      const again = SimulatedLog.reopen(disk, kind, { mode: 'point-in-time' });
+      t.equal(again.recovered.end.lastLsn, 4, `${kind}, call ${call}`);
+      t.equal((await again.read()).length, 4);
+    }
+  }
+});
+
+t.test('point-in-time before a cut whose header is damaged keeps nothing of what was cut away', async (t) => {
+  const log = withFrames(2);
+  const { disk } = log;
+  for (let i = 0; i < 2; i++) log.appendUntilRotated(Level.Disk);
+  log.clock++;
+  log.sequencer.truncateAfter(3);
+  log.clock++;
+  log.append(Level.Disk, 2);
+  log.sequencer.step();
+  disk.flip(segments(disk).at(-1)!, 60, 1);
+  disk.crash();
+  const cut = SimulatedLog.reopen(disk, 'process', { mode: 'point-in-time' });
+  t.equal(cut.recovered.end.lastLsn, 3);
+  t.match(cut.recovered.report, { segments: 2, lost: [{ firstLsn: 4, lastLsn: 5 }] });
+  const { ids } = cut.append(Level.Disk, 2);
+  cut.sequencer.step();
+  disk.crash();
+  const again = SimulatedLog.reopen(disk, 'power');
+  t.same((await again.read()).slice(3), ids);
+  await soundly(t, disk, 'and the log is sound');
 });

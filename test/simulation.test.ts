@@ -1,6 +1,7 @@
-import t from 'tap';
-import { allSteps, runSeed, shrink, traceOf } from './simulation/explore.js';
+import t, { type Test } from 'tap';
+import { allSteps, kindOf, runSeed, shrink, traceOf } from './simulation/explore.js';
 import { Violation } from './simulation/model.js';
+import { OPERATIONS } from './simulation/operations/index.js';
 import { Random } from './simulation/random.js';
 import { SimulatedDisk } from './simulation/simulated-disk.js';
 import { Tally } from './simulation/tally.js';
@@ -17,9 +18,18 @@ t.test('no promise is broken on a simulated disk, through thousands of crashes, 
     t.comment(`node dist/test/simulation/main.js --seed ${seed}; the smallest run: steps ${smallest.steps.join(' ')}`);
     throw smallest.error;
   }
-  t.comment(`${tally.crashes} crashes at ${tally.points.size} points, ${tally.records} records read back`);
+  for (const line of tally.lines()) t.comment(line);
   t.ok(tally.crashes > SEEDS * 20, 'it crashed often');
+  t.ok(tally.crashesInRecovery > SEEDS * 3, 'in the middle of recoveries too');
   t.ok(tally.points.size > 80, 'and in many places');
+  t.same(tally.faults.missing, [], 'the disk did everything that it can do');
+  t.same(
+    [...tally.operations.keys()].sort(),
+    OPERATIONS.map(({ name }) => name).sort(),
+    'and everything was done to the log',
+  );
+  t.ok(tally.delivered > SEEDS * 20, 'consumers were given records');
+  t.ok(tally.repaired > 10 && tally.cutBack > 10 && tally.salvaged > 20, 'and damage was dealt with in every way');
 });
 
 t.test('the same seed gives the same run', async (t) => {
@@ -31,23 +41,55 @@ t.test('the same seed gives the same run', async (t) => {
   t.same(await lines(), await lines());
 });
 
-t.test('the judge is awake: a log that loses what it promised is caught', async (t) => {
+/** A disk whose files lie about being synced. */
+function lyingDisk(t: Test): void {
   const { open } = SimulatedDisk.prototype;
-  const caught = new Set<string>();
-  t.teardown(() => {
-    SimulatedDisk.prototype.open = open;
-  });
-  // A disk whose files lie about being synced.
   SimulatedDisk.prototype.open = function (name, mode) {
     const file = open.call(this, name, mode);
     return { ...file, sync: () => undefined };
   };
+  t.teardown(() => {
+    SimulatedDisk.prototype.open = open;
+  });
+}
+
+t.test('the judge is awake: a log that loses what it promised is caught', async (t) => {
+  lyingDisk(t);
+  const caught = new Set<string>();
   for (let seed = 1; seed <= 10; seed++) {
     const failure = await runSeed(seed, allSteps());
     if (failure?.error instanceof Violation) caught.add(failure.error.invariant);
     else if (failure !== undefined) caught.add((failure.error as NodeJS.ErrnoException).code ?? 'error');
   }
   t.ok(caught.has('Durable') || caught.has('ERR_WAL_CORRUPT'), [...caught].join());
+});
+
+t.test('a run that fails is made as small as it gets, fails in the same way, and is told step by step', async (t) => {
+  lyingDisk(t);
+  let shrunk = 0;
+  for (let seed = 1; seed <= 4; seed++) {
+    const failure = await runSeed(seed, allSteps());
+    if (failure === undefined) continue;
+    const smallest = await shrink(failure);
+    t.ok(smallest.steps.length < failure.steps.length / 2, `${smallest.steps.length} steps are left`);
+    t.equal(kindOf(smallest.error), kindOf(failure.error));
+    const again = await runSeed(seed, smallest.steps);
+    t.ok(again !== undefined && kindOf(again.error) === kindOf(failure.error), 'it fails by itself');
+    for (const step of smallest.steps) {
+      const without = await runSeed(
+        seed,
+        smallest.steps.filter((other) => other !== step),
+      );
+      t.ok(without === undefined || kindOf(without.error) !== kindOf(failure.error), `step ${step} is needed`);
+    }
+    const trace = await traceOf(smallest);
+    t.ok(
+      smallest.steps.every((step) => trace.some((line) => line.startsWith(`step ${step} `))),
+      'each step is in the trace',
+    );
+    shrunk++;
+  }
+  t.ok(shrunk > 0, `${shrunk} runs were made smaller`);
 });
 
 t.test('the simulated disk keeps what was synced and may lose, keep or tear what was not', (t) => {

@@ -1,7 +1,7 @@
 import { SegmentFlag } from '../format/segment-header.js';
 import { clampedTo, EMPTY_STATE, type LogState } from '../format/state.js';
 import { isSpare, segmentIdOf } from '../segments/names.js';
-import { withFile } from '../segments/read-segment.js';
+import { readContent, withFile } from '../segments/read-segment.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
 import type { Storage } from '../storage/storage.js';
 import type { Lsn } from '../types.js';
@@ -57,10 +57,17 @@ function endsSound(storage: Storage, survey: Survey): boolean {
   const { endOffset, endCrc, sealed } = endOf(survey);
   if (next !== undefined) return endOffset === next.previous.endOffset && endCrc === next.previous.headerCrc;
   if (!isLast) return sealed && runs.length === 1;
-  if (sealed) return runs.length === 1;
-  // Everything before a seal was on disk when it was written. One behind a hole says that the hole is damage; and as it
-  // ends the file, a look at the end alone would find nothing wrong.
-  return runs.every(({ sealAt }) => sealAt === undefined) && !isEndDamaged(storage, survey);
+  if (sealed) return runs.length === 1 && openedEnd(storage, survey) === endOffset;
+  // Behind damage there is a seal, by which alone the end would be judged.
+  return runs.every((run) => run.sealAt === undefined) && !isEndDamaged(storage, survey);
+}
+
+/**
+ * Where an open would find the end. A cut that was interrupted may have put a seal in the middle of a closed segment, whose
+ * own seal still stands at the end of the file.
+ */
+function openedEnd(storage: Storage, { name, head, headState }: Survey): number {
+  return withFile(storage, name, (file) => readContent(file, { ...head!, state: headState! }).endOffset);
 }
 
 /** Where the frames end that follow one another from the header on. */
@@ -90,10 +97,12 @@ function cutBehind(
   unreadable: string[],
 ): Recovered {
   const kept = surveys.slice(0, whole + (partly ? 1 : 0));
-  const last = kept.at(-1);
   const behind = surveys.slice(kept.length);
-  const end = last && endOf(last);
   const cutLsn = startOf(behind[0] ?? { head: undefined, runs: [] });
+  // What the damaged segment may have cut away when it was begun.
+  while (cutLsn > 0 && (kept.at(-1)?.head?.firstLsn ?? 0) >= cutLsn) kept.pop();
+  const last = kept.at(-1);
+  const end = last && endOf(last);
   const lastLsn = Math.min(
     end === undefined ? low - 1 : end.nextLsn - 1,
     last === undefined ? Number.MAX_SAFE_INTEGER : lastLsnOf(last),
@@ -105,7 +114,8 @@ function cutBehind(
   const setAside = names.filter((name) => segmentIdOf(name)! > (last?.id ?? 0) && !unreadable.includes(name));
   const torn = last && info && tornOf(storage, info);
   const state = stateAt(surveys, lastLsn, low);
-  const known = surveys.reduce((highest, survey) => Math.max(highest, nextLsnOf(survey) ?? 0), 0) - 1;
+  // Where the damaged segment begins is known: what earlier ones hold from there on was cut away before.
+  const known = Math.max(0, ...(cutLsn > 0 ? behind : surveys).map((survey) => nextLsnOf(survey) ?? 0)) - 1;
   const firstLsn = Math.max(segments[0]?.firstLsn ?? 1, 1);
   const records = Math.max(0, lastLsn - firstLsn + 1);
   return {

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { MutatedTree, occurrences } from './mutated-tree.js';
 import { MUTATIONS, type Mutation } from './mutations.js';
-import { pageOf, type Result } from './mutations-page.js';
+import { noticedIn, pageOf, type Result } from './mutations-page.js';
 
 const HELP = `Breaks the engine on purpose, one way at a time, and runs the tests that should notice.
 
@@ -18,6 +18,7 @@ const HELP = `Breaks the engine on purpose, one way at a time, and runs the test
 
 Exit code 1 when one of them was not noticed.`;
 
+const PAGE = fileURLToPath(new URL('../../../docs/MUTATIONS.md', import.meta.url));
 const MOST_MS = 240_000;
 
 interface Run {
@@ -55,7 +56,8 @@ function firstFailure(output: string, test: string, code: number | null): string
       /^Seed \d+ fails: (?:\w*Error: |Violation: )?([A-Za-z_]+)/m.exec(output) ?? [];
     return `the simulation (${what})`;
   }
-  const [, name] = /^not ok \d+ - (.*?)(?: # .*)?$/m.exec(output) ?? [];
+  const failure = output.search(/^ *not ok /m);
+  const name = failure < 0 ? undefined : [...output.slice(0, failure).matchAll(/^# Subtest: (.*)$/gm)].at(-1)?.[1];
   return `${test}: ${name ?? `exit code ${code}`}`;
 }
 
@@ -105,19 +107,22 @@ async function main(): Promise<void> {
     const seeds = Number(values.seeds);
     const trees = Array.from({ length: Number(values.jobs) }, (_, i) => new MutatedTree(path.join(temporary, `${i}`)));
     await checkTests(trees[0], chosen, seeds);
-    const results = await judgeAll(trees, chosen, seeds);
+    const results = await judgeAll(trees, chosen, seeds, values.write ?? false);
     const survivors = results.filter(({ by }) => by === undefined);
     console.log(`\n${results.length - survivors.length} of ${results.length} were noticed.`);
     for (const { mutation } of survivors) console.log(`NOT NOTICED: ${mutation.id}: ${mutation.breaks}`);
-    if (values.write)
-      fs.writeFileSync(fileURLToPath(new URL('../../../docs/MUTATIONS.md', import.meta.url)), pageOf(results));
     if (survivors.length > 0) process.exitCode = 1;
   } finally {
     fs.rmSync(temporary, { recursive: true, force: true });
   }
 }
 
-async function judgeAll(trees: MutatedTree[], chosen: readonly Mutation[], seeds: number): Promise<Result[]> {
+async function judgeAll(
+  trees: MutatedTree[],
+  chosen: readonly Mutation[],
+  seeds: number,
+  write: boolean,
+): Promise<Result[]> {
   const waiting = [...chosen];
   const results: Result[] = [];
   await Promise.all(
@@ -125,12 +130,24 @@ async function judgeAll(trees: MutatedTree[], chosen: readonly Mutation[], seeds
       for (let mutation = waiting.shift(); mutation !== undefined; mutation = waiting.shift()) {
         const result = await judge(tree, mutation, seeds);
         results.push(result);
+        if (write) fs.writeFileSync(PAGE, pageOf(merged(results)));
         const { by, seconds } = result;
         console.log(`${mutation.id.padEnd(26)} ${seconds.toFixed(1).padStart(6)} s  ${by ?? 'NOT NOTICED'}`);
       }
     }),
   );
   return results.sort((a, b) => chosen.indexOf(a.mutation) - chosen.indexOf(b.mutation));
+}
+
+/** What came out for all mutations: of those that were not run now, what the page says already. */
+function merged(results: readonly Result[]): Result[] {
+  const page = fs.existsSync(PAGE) ? fs.readFileSync(PAGE, 'utf8') : '';
+  const known = new Map(noticedIn(page));
+  return MUTATIONS.flatMap((mutation) => {
+    const result = results.find((one) => one.mutation === mutation);
+    const by = known.get(mutation.id);
+    return result !== undefined ? [result] : by !== undefined ? [{ mutation, by, seconds: 0 }] : [];
+  });
 }
 
 await main();

@@ -17,10 +17,16 @@ export function pageOf(results: readonly Result[]): string {
 should notice, each mutation's own first and the simulation behind them. A test that never fails proves nothing; this says
 which one fails. The list is \`test/long/mutations.ts\`; a test checks that each of them still fits the code, exactly once.
 
-The last run: ${noticed} of ${results.length} were noticed. The third column says what failed first; others would have, too.
+${noticed} of ${results.length} were noticed when they were last tried. The third column says what failed first; others would have, too.
 
 | mutation | the broken engine | noticed by |
 |---|---|---|
 ${rows.join('\n')}
 `;
+}
+
+/** What a page says of each mutation: what noticed it. */
+export function noticedIn(page: string): [id: string, by: string][] {
+  const rows = page.matchAll(/^\| `(.+?)` \| .* \| (.+?) \|$/gm);
+  return [...rows].map(([, id, by]): [string, string] => [id, by]).filter(([, by]) => by !== '**nothing**');
 }

@@ -47,7 +47,7 @@ export async function shrink(failure: Failure): Promise<Failure> {
 }
 
 /** Another fault that shows up on the way is not the one that is looked for. */
-function kindOf(error: unknown): string {
+export function kindOf(error: unknown): string {
   if (error instanceof Violation) return error.invariant;
   return `${(error as NodeJS.ErrnoException).code ?? (error as Error).name}`;
 }

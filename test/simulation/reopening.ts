@@ -8,8 +8,9 @@ import { lookForFlippedBit } from './flipped-bit.js';
 import type { Life } from './life.js';
 import { hold, Violation } from './model.js';
 import { OPERATIONS } from './operations/index.js';
+import type { Random } from './random.js';
 import { readAll } from './reading.js';
-import type { CrashKind, Faults } from './simulated-disk.js';
+import type { Call, CrashKind, Faults } from './simulated-disk.js';
 
 /** After so many recoveries that were cut short, one is let through. */
 const MOST_CUT_SHORT = 4;
@@ -35,7 +36,7 @@ export async function reopen(life: Life, first: CrashKind): Promise<Recovered> {
       endLastSegment(disk, recovered, life.clock);
       disk.arm();
       await judge(life, recovered, promised, lost);
-      if (life.random.oneIn(24)) recovered = (await damageForGood(life, recovered)) ?? recovered;
+      if (life.random.oneIn(16)) recovered = (await damageForGood(life, recovered)) ?? recovered;
       life.start(recovered);
       return recovered;
     } catch (error) {
@@ -62,16 +63,25 @@ export function noteCrash(life: Life): void {
   life.tally.points.add(life.lastCall);
 }
 
-export function isInjected(error: unknown, { failAt, failLookAt, errno = 'EIO' }: Faults): boolean {
+export function isInjected(error: unknown, { failAt, failLookAt, failNext, errno = 'EIO' }: Faults): boolean {
   const { code: own, cause } = error as NodeJS.ErrnoException;
   const code = own === 'ERR_WAL_NO_SPACE' ? (cause as NodeJS.ErrnoException | undefined)?.code : own;
-  return (failAt !== undefined && code === errno) || (failLookAt !== undefined && code === 'EIO');
+  if (failAt !== undefined && code === errno) return true;
+  return (failLookAt !== undefined || failNext !== undefined) && (code === 'EIO' || code === errno);
+}
+
+const RARE: readonly Call[] = ['makeFolder', 'truncate', 'rename', 'create', 'remove', 'list', 'size', 'freeBytes'];
+
+/** One of the calls that are rare. */
+export function rareCall(random: Random): Call {
+  return random.pick(RARE);
 }
 
 export function recoveryFaults({ random }: Life): Faults {
-  if (random.oneIn(3)) return { crashAt: random.between(1, 10) };
+  if (random.oneIn(3)) return { crashAt: random.between(1, random.oneIn(3) ? 20 : 10) };
   const faults: Faults = {};
   if (random.oneIn(12)) Object.assign(faults, { failAt: random.between(1, 10), errno: random.pick(['EIO', 'ENOSPC']) });
+  if (random.oneIn(12)) faults.failNext = rareCall(random);
   if (random.oneIn(12)) faults.failLookAt = random.between(1, 40);
   if (random.oneIn(8)) faults.shortOneIn = random.between(2, 6);
   return faults;

@@ -43,6 +43,8 @@ export interface Faults {
   errno?: 'EIO' | 'ENOSPC';
   /** Fail this one of the calls that only look (open, read, list, …), counted from 1. */
   failLookAt?: number;
+  /** Fail the next call of this kind. */
+  failNext?: Call;
   /** About one in so many calls takes long. */
   slowOneIn?: number;
   /** About one in so many writes and reads does less than it was asked to, and says so. */
@@ -314,8 +316,9 @@ export class SimulatedDisk implements Storage {
     this.#mayTakeLong();
     const { failAt, failing, failLookAt, errno = 'EIO' } = this.#faults;
     const chosen = failing?.includes(call) && failAt === this.#calls + 1;
-    if (!chosen && failLookAt !== this.#looks) return;
-    if (failLookAt === this.#looks) this.#faults = { ...this.#faults, failLookAt: undefined };
+    const next = this.#faults.failNext === call;
+    if (!chosen && !next && failLookAt !== this.#looks) return;
+    if (!chosen) this.#faults = { ...this.#faults, failLookAt: undefined, failNext: undefined };
     this.counts.add(`call fails: ${call}`);
     fail(chosen ? errno : 'EIO', `${call} ${name}`);
   }
@@ -335,8 +338,9 @@ export class SimulatedDisk implements Storage {
     this.#mayTakeLong();
     const { crashAt, failAt, failing, errno = 'EIO' } = this.#faults;
     if (crashAt === this.#calls) this.#crashIn(call, work, partly);
-    if (failAt === this.#calls && (failing === undefined || failing.includes(call))) {
-      this.#faults = { ...this.#faults, failAt: undefined };
+    const next = this.#faults.failNext === call;
+    if (next || (failAt === this.#calls && (failing === undefined || failing.includes(call)))) {
+      this.#faults = { ...this.#faults, failAt: undefined, failNext: undefined };
       this.counts.add(errno === 'ENOSPC' ? 'no space: the call says so' : `call fails: ${call}`);
       partly?.();
       fail(errno, `${call} ${name}`);

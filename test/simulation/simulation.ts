@@ -6,7 +6,7 @@ import { OPERATIONS } from './operations/index.js';
 import type { Operation } from './operations/operation.js';
 import { publish } from './operations/writing.js';
 import { Random } from './random.js';
-import { reopen } from './reopening.js';
+import { isInjected, rareCall, reopen } from './reopening.js';
 import type { Faults } from './simulated-disk.js';
 import type { Tally } from './tally.js';
 
@@ -87,8 +87,7 @@ export class Simulation {
     // Nothing was written, and nothing has changed.
     if (code === 'ERR_WAL_NO_SPACE' && full && !sequencer.failed) return model.refused();
     if ((code === 'ERR_WAL_NO_SPACE' || code === 'ENOSPC') && full) return;
-    if (faults.failAt !== undefined && (sequencer.failed || code === faults.errno)) return;
-    if (faults.failLookAt !== undefined && (sequencer.failed || code === 'EIO')) return;
+    if (isInjected(error, faults) || (sequencer.failed && mayFail(faults))) return;
     throw error;
   }
 
@@ -142,13 +141,19 @@ export class Simulation {
   }
 }
 
+function mayFail({ failAt, failLookAt, failNext }: Faults): boolean {
+  return failAt !== undefined || failLookAt !== undefined || failNext !== undefined;
+}
+
 function drawFaults(random: Random): Faults {
   const faults: Faults = {};
-  if (random.oneIn(2)) faults.crashAt = random.between(1, random.oneIn(3) ? 60 : 15);
-  else if (random.oneIn(6)) {
+  const kind = random.below(24);
+  if (kind < 12) faults.crashAt = random.between(1, random.oneIn(3) ? 60 : 15);
+  else if (kind < 14) {
     faults.failAt = random.between(1, 15);
     faults.errno = random.oneIn(3) ? 'ENOSPC' : 'EIO';
-  } else if (random.oneIn(12)) faults.failLookAt = random.between(1, 30);
+  } else if (kind < 15) faults.failNext = rareCall(random);
+  else if (kind < 16) faults.failLookAt = random.between(1, 30);
   if (random.oneIn(6)) faults.slowOneIn = random.between(3, 30);
   if (random.oneIn(4)) faults.shortOneIn = random.between(2, 8);
   return faults;
