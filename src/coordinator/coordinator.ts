@@ -1,5 +1,5 @@
 import { BroadcastChannel } from 'node:worker_threads';
-import { WalError } from '../errors.js';
+import { invalidArgument, WalError } from '../errors.js';
 import { Level } from '../format/levels.js';
 import type { IndexEntry } from '../format/seal.js';
 import type { LogState, Positions } from '../format/state.js';
@@ -14,11 +14,13 @@ import type { LogSource } from '../reader/log-source.js';
 import type { RecoveryReport } from '../recovery/recover.js';
 import { Control, Counter, LogPhase } from '../ring/control.js';
 import { Ring } from '../ring/ring.js';
+import { isCompacting } from '../segments/names.js';
 import type { Spare } from '../segments/prepare.js';
 import type { Retired } from '../segments/retire.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
 import { ActorLink } from './actor-link.js';
 import { type CommitEvent, Commits } from './commits.js';
+import { type CompactionReport, type CompactOptions, Compactor } from './compactor.js';
 import { POOL_FRAME_BYTES } from './encode-frame.js';
 import { DirectoryLock } from './lock.js';
 import type { ActorReady } from './messages.js';
@@ -29,6 +31,7 @@ import { Pool } from './pool.js';
 export interface CoordinatorListener {
   commit(event: CommitEvent): void;
   rotated(current: SegmentInfo, sealed: SegmentInfo): void;
+  compacted(report: CompactionReport): void;
   backpressure(waiting: boolean): void;
   /** The log failed; told once. */
   failed(error: WalError): void;
@@ -54,10 +57,12 @@ export class Coordinator {
   #listener: CoordinatorListener = {
     commit: ignore,
     rotated: ignore,
+    compacted: ignore,
     backpressure: ignore,
     failed: ignore,
     trouble: ignore,
   };
+  readonly #compactor: Compactor;
   readonly #appenderOptions: AppenderOptions;
   /** Channels of the producers in other threads, by the id of their ring. */
   readonly #channels = new Map<number, string>();
@@ -118,6 +123,7 @@ export class Coordinator {
     this.#leftUnfinished = ready.unfinished;
     this.#obsolete = ready.obsolete;
     this.#pool = new Pool(options.encoders);
+    this.#compactor = this.#newCompactor();
     this.commits = new Commits(
       control,
       (event) => this.#listener.commit(event),
@@ -136,7 +142,11 @@ export class Coordinator {
     this.writer = new RecordWriter(this.appender, control, options.level);
     link.listen({
       wake: () => this.#woken(),
-      rotated: ({ current, sealed }) => sealed && this.#listener.rotated(current, sealed),
+      rotated: ({ current, sealed }) => {
+        if (sealed === undefined) return;
+        this.#listener.rotated(current, sealed);
+        this.#compactIfWorthIt();
+      },
       ringDropped: (id) => {
         forgetLifeLine(this.#channels.get(id)!);
         this.#channels.delete(id);
@@ -144,6 +154,9 @@ export class Coordinator {
       wantSpare: () => this.#background(() => this.#provideSpare()),
       died: () => this.#actorDied(),
     });
+    const left = this.#leftUnfinished.filter(isCompacting);
+    if (left.length > 0) this.#background(() => this.#pool.maintain({ op: 'discard', directory, names: left }));
+    this.#leftUnfinished = this.#leftUnfinished.filter((name) => !isCompacting(name));
     if (this.#obsolete.length > 0 && options.autoCleanup) this.#background(() => this.#retire());
   }
 
@@ -203,6 +216,38 @@ export class Coordinator {
     return reached;
   }
 
+  /** Rewrites the sealed segments without what no replay needs. */
+  compact(options?: CompactOptions): Promise<CompactionReport> {
+    return this.#compactor.compact(options);
+  }
+
+  #compactIfWorthIt(): void {
+    const { autoCompact } = this.#options;
+    if (autoCompact === 0 || this.#closing || this.control.phase !== LogPhase.Running) return;
+    this.#compactor.compactIfWorthIt(autoCompact).catch((error) => {
+      if (!this.#closing) this.#listener.trouble(error);
+    });
+  }
+
+  #newCompactor(): Compactor {
+    return new Compactor({
+      directory: this.#directory,
+      segmentBytes: this.#options.segmentBytes,
+      control: this.control.memory,
+      request: (request) => this.#link.request(request),
+      run: (task) => this.#pool.maintain(task),
+      exclusively: (work) => this.#pool.exclusively(work),
+      setState: (state) => {
+        this.#state = state;
+      },
+      done: (report) => this.#listener.compacted(report),
+      retire: async (names) => {
+        this.#obsolete.push(...names);
+        await this.#retire();
+      },
+    });
+  }
+
   rotate(): Promise<void> {
     return this.#pool.exclusively(async () => {
       await this.appender.flushed();
@@ -213,6 +258,7 @@ export class Coordinator {
 
   checkpoint(lsn: number): Promise<void> {
     return this.#pool.exclusively(async () => {
+      checkDeletes(this.#state, lsn);
       this.#state = await this.#link.request<LogState>({ op: 'checkpoint', lsn });
     });
   }
@@ -220,6 +266,7 @@ export class Coordinator {
   /** Drops every record above `lsn`, durably. `before` is called once readers get nothing above it any more. */
   truncateAfter(lsn: number, before: () => Promise<void>): Promise<void> {
     return this.#pool.exclusively(async () => {
+      checkCut(this.#state, lsn);
       await this.#withReadersHeldAt(lsn, async () => {
         await before();
         const request = { op: 'truncateAfter', lsn } as const;
@@ -284,6 +331,7 @@ export class Coordinator {
     this.#closing = true;
     this.writer.refuse(closedError());
     await this.appender.settled();
+    await this.#compactor.close();
     await this.#pool.close();
     const failure = await this.#link.close().catch((error: unknown) => error);
     for (const channel of this.#channels.values()) forgetLifeLine(channel);
@@ -373,6 +421,23 @@ export class Coordinator {
 }
 
 function ignore(): void {}
+
+/** What compaction replaced by a record above the cut would be missing below it. */
+function checkCut({ compacted = 0 }: LogState, lsn: number): void {
+  if (lsn >= compacted) return;
+  throw invalidArgument(
+    `LSN ${lsn} is behind LSN ${compacted}, up to which the log was compacted: it can be cut no further back.`,
+  );
+}
+
+/** A state outside that is older than a delete that compaction took out would keep what it deleted. */
+function checkDeletes({ checkpoint, deletesGone = 0 }: LogState, lsn: number): void {
+  if (checkpoint > 0 || lsn === 0 || lsn >= deletesGone) return;
+  throw invalidArgument(
+    `The first checkpoint of this log must be at LSN ${deletesGone} or above, not at LSN ${lsn}: compaction took out ` +
+      'deletes up to there, which a state of that time still needs.',
+  );
+}
 
 /** Resolves once the promise does; rejects with the reason of a signal that fires before. */
 function either(promise: Promise<void>, signal: AbortSignal | undefined): Promise<void> {

@@ -4,7 +4,7 @@ import { fromPlainError } from '../errors.js';
 import type { Control } from '../ring/control.js';
 import { FrameState, type Ring } from '../ring/ring.js';
 import { encodeFrame } from './encode-frame.js';
-import type { EncodeTask, MaintenanceTask, TaskResult } from './messages.js';
+import type { CompactionTask, EncodeTask, MaintenanceTask, TaskResult } from './messages.js';
 
 const ENCODER = new URL('../../workers/encoder.js', import.meta.url).href;
 const MAINTENANCE = new URL('../../workers/maintenance.js', import.meta.url).href;
@@ -21,7 +21,8 @@ export class Pool {
   readonly #slow = new PQueue({ concurrency: 1 });
 
   constructor(encoders: number) {
-    this.#pool = new Piscina({ minThreads: 0, maxThreads: encoders + 1, idleTimeout: IDLE_MS, execArgv: [] });
+    // One for each encoder, one for the slow work, and one for a compaction, which may take long.
+    this.#pool = new Piscina({ minThreads: 0, maxThreads: encoders + 2, idleTimeout: IDLE_MS, execArgv: [] });
     this.#frames = new PQueue({ concurrency: encoders * 2 });
   }
 
@@ -45,7 +46,7 @@ export class Pool {
     return this.#slow.add(work) as Promise<T>;
   }
 
-  maintain<T>(task: MaintenanceTask): Promise<T> {
+  maintain<T>(task: MaintenanceTask | CompactionTask): Promise<T> {
     return this.#run(MAINTENANCE, task) as Promise<T>;
   }
 

@@ -28,6 +28,8 @@ export const FrameType = {
   Positions: 5,
   /** Stands where frames were lost, put there by a repair: `records` LSNs from `firstLsn` on are gone. */
   Gap: 6,
+  /** What compaction left of frames of records: each with its own LSN. `records` are the LSNs it stands for, gone or not. */
+  Sparse: 8,
 } as const;
 
 /** Bits of a header's flags. Set by the sequencer. */

@@ -13,6 +13,16 @@ export interface LogState {
   low: number;
   /** Named consumers. */
   subscriptions: Record<string, SubscriptionState>;
+  /**
+   * Compaction compared the records up to this LSN with one another. The log cannot be cut below it: what was replaced
+   * by a record above the cut is not there any more.
+   */
+  compacted?: number;
+  /**
+   * Compaction took deletes up to this LSN out of a log without a checkpoint. The first checkpoint must not lie below
+   * it: the state outside would hold what nothing deletes any more.
+   */
+  deletesGone?: number;
 }
 
 export interface SubscriptionState {

@@ -2,12 +2,17 @@ import { corrupt, WalError } from '../errors.js';
 import { type FrameHeader, FrameType } from '../format/frame.js';
 import { decodeRecords, type WalRecord } from '../format/record.js';
 import type { IndexEntry } from '../format/seal.js';
+import { decodeSparse } from '../format/sparse.js';
+import { statedEnd } from '../segments/segment-end.js';
 import type { Lsn } from '../types.js';
 import type { CatalogEntry } from './catalog.js';
 import { isGone, type ReadableFile } from './files.js';
 import { FrameStream, type FrameStreamOptions } from './frame-stream.js';
 import { lastEntry, readIndex } from './index-lookup.js';
 import type { LogSource } from './log-source.js';
+
+/** How often in a row a segment may be gone, or replaced, when it is about to be read. */
+const MOST_TRIES = 10;
 
 /** Visits frames in order. Returns false to go no further. */
 export type CursorVisitor = (frame: FrameHeader, bytes: Uint8Array, payloadAt: number) => boolean | undefined;
@@ -59,8 +64,12 @@ export class LogCursor {
     const known = cuts.count;
     const visit: CursorVisitor = (frame, bytes, at) => {
       const { type, firstLsn, records: count, storedBytes, timestamp } = frame;
-      if (type === FrameType.Records && firstLsn + count > this.#next) {
-        decodeRecords(bytes, at, at + storedBytes, count, firstLsn, timestamp, this.#next, this.#lastHere(to), records);
+      if (firstLsn + count <= this.#next) return true;
+      const [end, from, last] = [at + storedBytes, this.#next, this.#lastHere(to)];
+      if (type === FrameType.Records) {
+        decodeRecords(bytes, at, end, count, firstLsn, timestamp, from, last, records);
+      } else if (type === FrameType.Sparse) {
+        decodeSparse(bytes, at, end, firstLsn, firstLsn + count - 1, timestamp, from, last, records);
       }
       return true;
     };
@@ -129,11 +138,16 @@ export class LogCursor {
       await this.#leave();
       return true;
     }
+    if (now.header.headerCrc !== entry.header.headerCrc) {
+      // Compacted since it was opened: what is left to read is in the new file.
+      await this.#leave();
+      return true;
+    }
     this.#entry = now;
     if (now.next !== undefined && this.#next > now.lastLsn!) return this.#move(now);
     if (now.next !== known) {
       // It was sealed since we looked: what is missing may be there now.
-      stream.resume(now.next!.previous.endOffset);
+      stream.resume(statedEnd(now.header, now.next)!.endOffset);
       return true;
     }
     if (now.next === undefined && (await this.#mayHaveGrown(now, stream))) return true;
@@ -174,20 +188,42 @@ export class LogCursor {
 
   /** Opens the segment that holds `next`, at the nearest frame that an index knows. */
   async #enter(): Promise<boolean> {
-    if (this.#next < this.#source.low()) throw this.#truncated();
-    const entry = await this.#locate();
-    if (entry === undefined) return false;
-    this.#entry = entry;
+    const { catalog } = this.#source;
+    for (let tries = 1; ; tries++) {
+      if (this.#next < this.#source.low()) throw this.#truncated();
+      const entry = await this.#locate();
+      if (entry === undefined) return false;
+      const file = await this.#open(entry);
+      if (file !== undefined) {
+        this.#entry = entry;
+        this.#file = file;
+        const end =
+          statedEnd(entry.header, entry.next)?.endOffset ??
+          this.#source.liveEnd(entry.header.segmentId) ??
+          (await file.size());
+        this.#stream = await this.#streamFrom(entry, file, end);
+        return true;
+      }
+      if (tries === MOST_TRIES) throw this.#truncated();
+      await catalog.renew(entry.name);
+    }
+  }
+
+  /** The entry's file; undefined when it is gone, cleaned up or compacted, or another one has its name by now. */
+  async #open(entry: CatalogEntry): Promise<ReadableFile | undefined> {
+    const { catalog } = this.#source;
+    let file: ReadableFile;
     try {
-      this.#file = await this.#source.catalog.files.open(entry.name);
+      file = await catalog.files.open(entry.name);
     } catch (error) {
-      if (isGone(error)) throw this.#truncated();
+      if (isGone(error)) return undefined;
       throw error;
     }
-    const end =
-      entry.next?.previous.endOffset ?? this.#source.liveEnd(entry.header.segmentId) ?? (await this.#file.size());
-    this.#stream = await this.#streamFrom(entry, this.#file, end);
-    return true;
+    // Only what is sealed is ever compacted.
+    const same = entry.next === undefined || (await catalog.isFileOf(entry, file));
+    if (same) return file;
+    await file.close();
+    return undefined;
   }
 
   async #locate(): Promise<CatalogEntry | undefined> {

@@ -2,6 +2,7 @@ import { WalError } from '../errors.js';
 import { SegmentFlag, type SegmentHeader } from '../format/segment-header.js';
 import { lastLsnOf } from '../segments/chain.js';
 import { LOCK_NAME, segmentIdOf, segmentName } from '../segments/names.js';
+import { isCompacted } from '../segments/segment-end.js';
 import type { Lsn } from '../types.js';
 import { Catalog } from './catalog.js';
 import { RecycledMemory } from './chunks.js';
@@ -69,9 +70,17 @@ export async function verifyLog(directory: string, options: VerifyOptions = {}):
 }
 
 /** The same for any files that look like a log's directory. */
-export function verifyFiles(files: ReadableFiles, options: VerifyOptions = {}): Promise<VerifyReport> {
-  return new LogVerifier(new Catalog(files), options).verify();
+export async function verifyFiles(files: ReadableFiles, options: VerifyOptions = {}): Promise<VerifyReport> {
+  for (let tries = 1; ; tries++) {
+    const verifier = new LogVerifier(new Catalog(files), options);
+    const report = await verifier.verify();
+    // What looks like damage may be a segment that a writer compacted while we read: look again.
+    if (report.verdict !== 'corrupt' || tries === MOST_TRIES || !(await verifier.compactedMeanwhile())) return report;
+  }
 }
+
+/** A writer that compacts its log again and again while we read it is not waited for longer than this. */
+const MOST_TRIES = 5;
 
 interface Checked {
   subject: Subject;
@@ -86,6 +95,8 @@ class LogVerifier {
   #bytesBefore = 0;
   #recordsBefore = 0;
   #totalBytes = 0;
+  /** Of the segments as they were listed. */
+  #headerCrcs: number[] = [];
 
   constructor(catalog: Catalog, options: VerifyOptions) {
     this.#catalog = catalog;
@@ -112,6 +123,13 @@ class LogVerifier {
     return report(checked);
   }
 
+  /** Whether a compacted segment is there that was not when we began. */
+  async compactedMeanwhile(): Promise<boolean> {
+    const known = new Set(this.#headerCrcs);
+    const entries = await new Catalog(this.#catalog.files).refresh(() => undefined);
+    return entries.some(({ header }) => isCompacted(header) && !known.has(header.headerCrc));
+  }
+
   /** The segments in order, those with a damaged header included. */
   async #listSegments(): Promise<{ name: string; header: SegmentHeader | undefined; size: number }[]> {
     let entries = await this.#refresh();
@@ -120,6 +138,7 @@ class LogVerifier {
       entries = await this.#refresh();
     }
     const headers = new Map(entries.map(({ name, header }) => [name, header]));
+    this.#headerCrcs = entries.map(({ header }) => header.headerCrc);
     const names = [...headers.keys(), ...this.#headerDamage.keys()].sort();
     return Promise.all(
       names.map(async (name) => ({ name, header: headers.get(name), size: (await this.#sizeOf(name)) ?? 0 })),

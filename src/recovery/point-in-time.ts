@@ -54,6 +54,7 @@ function follows({ head }: Survey, before: Survey | undefined, low: Lsn): boolea
 function endsSound(storage: Storage, survey: Survey): boolean {
   const { next, isLast, runs } = survey;
   const { endOffset, endCrc, sealed } = endOf(survey);
+  if (survey.compacted) return sealed && runs.length === 1 && endOffset === survey.fileBytes;
   if (next !== undefined) return endOffset === next.previous.endOffset && endCrc === next.previous.headerCrc;
   if (!isLast) return sealed && runs.length === 1;
   return sealed ? runs.length === 1 : !isEndDamaged(storage, survey);
@@ -103,7 +104,8 @@ function cutBehind(
   const state = stateAt(surveys, lastLsn, low);
   const known = Math.max(...surveys.map((survey) => nextLsnOf(survey) ?? 0)) - 1;
   const firstLsn = Math.max(segments[0]?.firstLsn ?? 1, 1);
-  const records = Math.max(0, lastLsn - firstLsn + 1);
+  const leftOut = kept.reduce((sum, { runs }) => sum + (runs.at(0)?.leftOut ?? 0), 0);
+  const records = Math.max(0, lastLsn - firstLsn + 1 - leftOut);
   return {
     logId: surveys.find(({ head }) => head !== undefined)?.head?.logId,
     segments,
@@ -170,8 +172,11 @@ function stateAt(surveys: readonly Survey[], lastLsn: Lsn, low: Lsn): LogState {
     name,
     { ...rest, acknowledged: Math.min(acknowledged, lastLsn) },
   ]);
+  const { compacted = 0, deletesGone = 0 } = newest;
   return {
     ...newest,
+    ...(compacted > 0 && { compacted: Math.min(compacted, lastLsn) }),
+    ...(deletesGone > 0 && { deletesGone: Math.min(deletesGone, lastLsn) }),
     low: Math.max(1, Math.min(low, lastLsn + 1)),
     checkpoint: Math.min(newest.checkpoint, lastLsn),
     subscriptions: Object.fromEntries(subscriptions),
