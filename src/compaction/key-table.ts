@@ -7,7 +7,9 @@ export const NEW = -1;
 /** No room for it: {@link KeyTable.split} first. */
 export const FULL = -3;
 
-const LEAST_ENTRIES = 1024;
+const LEAST_ENTRIES = 4;
+const FIRST_ENTRIES = 1024;
+const FIRST_KEY_BYTES = 64;
 /** Of an entry: hash, place and length of its key, its position, and two slots of the hash table. */
 const ENTRY_BYTES = 4 + 4 + 4 + 8 + 8;
 /** No two keys differ by more bits of their hash than it has. */
@@ -23,19 +25,27 @@ export class KeyTable {
   /** Different each time: nobody can choose keys that all fall on one place. */
   readonly #seed = randomInt(2 ** 32);
   /** Index of an entry + 1; 0 is free. */
-  #slots = new Int32Array(LEAST_ENTRIES * 2);
-  #hashes = new Uint32Array(LEAST_ENTRIES);
-  #keyAt = new Uint32Array(LEAST_ENTRIES);
-  #keyBytes = new Uint32Array(LEAST_ENTRIES);
-  #positions = new Float64Array(LEAST_ENTRIES);
+  #slots: Int32Array;
+  #hashes: Uint32Array;
+  #keyAt: Uint32Array;
+  #keyBytes: Uint32Array;
+  #positions: Float64Array;
   #entries = 0;
-  #keys = new Uint8Array(64 * 1024);
+  #keys: Uint8Array;
   #keysEnd = 0;
   #bits = 0;
   #value = 0;
 
   constructor(budgetBytes: number) {
+    let entries = FIRST_ENTRIES;
+    while (entries > LEAST_ENTRIES && entries * (ENTRY_BYTES + FIRST_KEY_BYTES) > budgetBytes) entries /= 2;
     this.#budgetBytes = budgetBytes;
+    this.#slots = new Int32Array(entries * 2);
+    this.#hashes = new Uint32Array(entries);
+    this.#keyAt = new Uint32Array(entries);
+    this.#keyBytes = new Uint32Array(entries);
+    this.#positions = new Float64Array(entries);
+    this.#keys = new Uint8Array(entries * FIRST_KEY_BYTES);
   }
 
   /** Which hashes it takes now: those whose first `bits` bits are `value`. */
