@@ -1,5 +1,7 @@
 import t from 'tap';
 import { Level } from '../src/format/levels.js';
+import { filesOf } from '../src/reader/storage-files.js';
+import { verifyFiles } from '../src/reader/verify.js';
 import { adoptSpare, prepareSpare } from '../src/segments/prepare.js';
 import { readHeader, withFile } from '../src/segments/read-segment.js';
 import { retireSegments } from '../src/segments/retire.js';
@@ -291,4 +293,14 @@ t.test('records that recovery reports as durable stay, even if the sync before i
     t.ok(third.recovered.end.lastLsn >= reported, `seed ${seed}: ${third.recovered.end.lastLsn} >= ${reported}`);
     t.equal((await third.read()).length, third.recovered.end.lastLsn);
   }
+});
+
+t.test('a cut down to a segment that recovery sealed says rightly how that one ends', async (t) => {
+  const log = withRecords(new SimulatedDisk(new Random(1)));
+  log.disk.crash();
+  const next = SimulatedLog.reopen(log.disk, 'process');
+  next.append(Level.Disk, 2);
+  next.sequencer.step();
+  next.sequencer.truncateAfter(16);
+  t.match(await verifyFiles(filesOf(log.disk)), { verdict: 'clean', records: 16, damage: [] });
 });

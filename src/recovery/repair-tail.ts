@@ -98,6 +98,7 @@ function seal(file: StorageFile, last: SegmentInfo, recovered: Recovered, now: n
   end.endOffset += frame.bytes.byteLength;
   end.headerCrc = frame.headerCrc;
   last.endOffset = end.endOffset;
+  last.endCrc = end.headerCrc;
   last.state = 'sealed';
   cut(file, last);
 }
