@@ -6,6 +6,7 @@ import { Random } from './simulation/random.js';
 import { type Call, type CrashKind, SimulatedDisk } from './simulation/simulated-disk.js';
 import { during } from './simulation/simulated-log.js';
 
+const SEEDS = 1;
 const KINDS: CrashKind[] = ['process', 'power'];
 
 /** A few segments with garbage in each; LSN 14 was cut off once. */
@@ -58,7 +59,7 @@ for (const [name, prepareLog, segmentBytes] of WORKS) {
     let points = 0;
     let compacted = 0;
     for (const kind of KINDS) {
-      for (let seed = 0; seed < 2; seed++) {
+      for (let seed = 0; seed < SEEDS; seed++) {
         for (let call = 1, reached = true; reached; call++) {
           // Of the calls of recovery every third, another one each time.
           for (let again = 0, reachedAgain = true; reachedAgain; again += again === 0 ? 1 + (call % 3) : 3) {
@@ -72,15 +73,15 @@ for (const [name, prepareLog, segmentBytes] of WORKS) {
             else disk.restart(KINDS[(seed + again) % 2]);
             points++;
             const point = `${kind}, seed ${seed}, call ${call}, call ${again} of recovery`;
+            if (hasCompacted(disk)) compacted++;
             const fault = await judge(new KeyLog({ disk }), log.history);
             if (fault !== undefined) t.fail(`${point}: ${fault}`);
-            if (hasCompacted(disk)) compacted++;
           }
         }
       }
     }
-    t.ok(points > 100, `${points} crashes`);
-    t.ok(compacted > 10 && compacted <= points, `after ${compacted} of them a new segment was there`);
+    t.ok(points > 50, `${points} crashes`);
+    t.ok(compacted > 10 && compacted < points - 10, `after ${compacted} of them a new segment was there`);
   });
 }
 

@@ -33,7 +33,11 @@ export class KeyLog extends SimulatedLog {
 
   /** Appends one frame of these records and has it on disk. */
   write(...entries: Entry[]): void {
-    publish(this.producers[0].ring, this.#published++, entries);
+    this.writeFrame(FrameType.Records, entries);
+  }
+
+  writeFrame(type: number, entries: Entry[]): void {
+    publish(this.producers[0].ring, this.#published++, entries, type);
     while (this.sequencer.step());
     if (this.sequencer.failed) throw new Error(this.control.failure());
     this.history.push(...entries);
@@ -92,13 +96,13 @@ export class KeyLog extends SimulatedLog {
   }
 }
 
-function publish(ring: Ring, number: number, entries: Entry[]): void {
+function publish(ring: Ring, number: number, entries: Entry[], type: number): void {
   const batch = new EntryBatch(entries);
   // Everything published before is written: the ring is empty.
   const end = batch.write(ring.data as Buffer, FRAME_HEADER_BYTES);
   const stored = end - FRAME_HEADER_BYTES;
   ring.data.fill(0, end, align8(end));
-  writeEncoderFields(ring.view, 0, FrameType.Records, stored, stored, entries.length);
+  writeEncoderFields(ring.view, 0, type, stored, stored, entries.length);
   ring.view.setUint32(Field.payloadCrc, crc32(ring.data.subarray(FRAME_HEADER_BYTES, end)), true);
   const at = ring.descriptor(number);
   ring.descriptors[at + Descriptor.offset] = 0;

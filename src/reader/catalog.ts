@@ -38,6 +38,8 @@ export class Catalog {
   #headers: ReadonlyMap<string, SegmentHeader> = new Map();
   readonly #indexes = new Map<string, { headerCrc: number; index: readonly IndexEntry[] }>();
   #entries: CatalogEntry[] = [];
+  /** Whose headers are read again at the next look. */
+  readonly #doubted = new Set<string>();
 
   constructor(files: ReadableFiles) {
     this.files = files;
@@ -55,6 +57,8 @@ export class Catalog {
     // A map of its own: reads may run at once, and one's older list must not take from another what it has just read.
     const headers = new Map<string, SegmentHeader>();
     const replaced = this.#behindGone(names);
+    for (const name of this.#doubted) replaced.add(name);
+    this.#doubted.clear();
     for (const name of names) {
       try {
         const known = replaced.has(name) ? undefined : this.#headers.get(name);
@@ -91,9 +95,7 @@ export class Catalog {
 
   /** Looks again at the directory and at the header of this file, which is gone, or not the one that was read. */
   async renew(name: string): Promise<void> {
-    const headers = new Map(this.#headers);
-    headers.delete(name);
-    this.#headers = headers;
+    this.#doubted.add(name);
     await this.refresh();
   }
 
