@@ -87,7 +87,7 @@ t.test('whoever knows a segment from before finds what is in the new one', async
   await log.put('key 1', 'new');
   await log.rotate();
   await log.compact();
-  for (const view of views) t.ok((await collect(view.read({ from: 5 }))).length >= 799);
+  for (const view of views) t.equal((await collect(view.read({ from: 5 }))).length, 798);
 });
 
 t.test('followers, here and from the files alone, get all opaque records through compactions', async (t) => {

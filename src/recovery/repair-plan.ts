@@ -221,7 +221,8 @@ class Planner {
       salt: survey.salt,
       firstLsn,
       createdAt: run?.timestamp ?? previous.timestamp,
-      segmentBytes: Math.max(survey.fileBytes, SEGMENT_HEADER_UNIT),
+      // A compacted file is always smaller than it says that it was made: it ends with its seal.
+      segmentBytes: Math.max(survey.fileBytes, SEGMENT_HEADER_UNIT) * (survey.compacted ? 2 : 1),
       previous,
       flags:
         SegmentFlag.Recycled |
