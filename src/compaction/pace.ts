@@ -5,8 +5,8 @@ const Cell = { stop: 0 } as const;
 /** Work between two looks at the world. */
 const STEP_BYTES = 256 * 1024;
 /** While others append, a rest is so many times as long as the work before it. */
-const REST_FACTOR = 3;
-const LONGEST_REST_MS = 50;
+const REST_FACTOR = 4;
+const LONGEST_REST_MS = 100;
 
 /** Thrown in the middle of a compaction that was told to stop. */
 export class Stopped extends Error {
