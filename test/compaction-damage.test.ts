@@ -132,3 +132,31 @@ t.test('frames that compaction does not look into stay as they are, and deletes 
     'the clear hides what is in the frame',
   );
 });
+
+t.test(
+  'a segment with an encrypted frame is left as it is, and so is every delete that may hide something in it',
+  async (t) => {
+    const log = new KeyLog({ disk: new SimulatedDisk(new Random(1)) });
+    log.write(put('a', '1'), put('b', '1'));
+    log.sequencer.rotate();
+    log.write(put('a', '2'));
+    log.writeFrame(FrameType.Records, [put('secret', '1')], 1);
+    log.sequencer.rotate();
+    log.write(put('a', '3'), del('secret'), put('b', '2'), put('b', '3'));
+    log.sequencer.rotate();
+    const [, second] = log.disk.list().filter((name) => name.endsWith('.wal'));
+    const before = withFile(log.disk, second, readHeader);
+    t.equal(log.compact(), 3, 'what is in the segment stays');
+    t.same(withFile(log.disk, second, readHeader), before);
+    const records = (await log.records()).map(({ lsn, kind }) => [lsn, kind]);
+    t.same(
+      records.filter(([lsn]) => lsn !== 4),
+      [
+        [3, 'put'],
+        [5, 'put'],
+        [6, 'del'],
+        [8, 'put'],
+      ],
+    );
+  },
+);

@@ -36,8 +36,9 @@ export class KeyLog extends SimulatedLog {
     this.writeFrame(FrameType.Records, entries);
   }
 
-  writeFrame(type: number, entries: Entry[]): void {
-    publish(this.producers[0].ring, this.#published++, entries, type);
+  /** A frame of some other kind: `encryption` as the header has it. */
+  writeFrame(type: number, entries: Entry[], encryption = 0): void {
+    publish(this.producers[0].ring, this.#published++, entries, type, encryption);
     while (this.sequencer.step());
     if (this.sequencer.failed) throw new Error(this.control.failure());
     this.history.push(...entries);
@@ -96,13 +97,14 @@ export class KeyLog extends SimulatedLog {
   }
 }
 
-function publish(ring: Ring, number: number, entries: Entry[], type: number): void {
+function publish(ring: Ring, number: number, entries: Entry[], type: number, encryption: number): void {
   const batch = new EntryBatch(entries);
   // Everything published before is written: the ring is empty.
   const end = batch.write(ring.data as Buffer, FRAME_HEADER_BYTES);
   const stored = end - FRAME_HEADER_BYTES;
   ring.data.fill(0, end, align8(end));
   writeEncoderFields(ring.view, 0, type, stored, stored, entries.length);
+  ring.view.setUint8(Field.encryption, encryption);
   ring.view.setUint32(Field.payloadCrc, crc32(ring.data.subarray(FRAME_HEADER_BYTES, end)), true);
   const at = ring.descriptor(number);
   ring.descriptors[at + Descriptor.offset] = 0;

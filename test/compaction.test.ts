@@ -25,6 +25,12 @@ async function fill(log: WriteAheadLog): Promise<WalRecord[]> {
   return collect(log.read());
 }
 
+/** What is in the directory, without the segment that is open: that one gets a stamp when the log falls idle. */
+function sealedFiles({ directory }: WriteAheadLog): [name: string, hash: string][] {
+  const open = segmentFiles(directory).at(-1);
+  return Object.entries(snapshot(directory)).map(([name, hash]) => [name, name === open ? '' : hash]);
+}
+
 function lsns(records: WalRecord[]): number[] {
   return records.map(({ lsn }) => lsn);
 }
@@ -70,9 +76,9 @@ t.test('a second compaction of the same segments changes nothing', async (t) => 
   const log = await openLog(t, SMALL);
   await fill(log);
   await log.compact();
-  const files = snapshot(log.directory);
+  const files = sealedFiles(log);
   t.match(await log.compact(), { segmentsBefore: 1, segmentsAfter: 1, removed: 0 });
-  t.same(snapshot(log.directory), files);
+  t.same(sealedFiles(log), files);
 });
 
 t.test('nothing happens to a log without sealed segments, or without garbage in them', async (t) => {
@@ -81,9 +87,9 @@ t.test('nothing happens to a log without sealed segments, or without garbage in 
   await log.appendMany(['a', 'b']);
   await log.put('a', '1');
   await log.rotate();
-  const files = snapshot(log.directory);
+  const files = sealedFiles(log);
   t.match(await log.compact(), { segmentsBefore: 1, removed: 0, records: 3 });
-  t.same(snapshot(log.directory), files);
+  t.same(sealedFiles(log), files);
 });
 
 t.test('a delete stays as long as a state outside the log may hold its key', async (t) => {
@@ -302,12 +308,12 @@ t.test('damage in a sealed segment ends a compaction, with its place, and nothin
   const at = bytes.indexOf('gone');
   bytes[at] ^= 1;
   fs.writeFileSync(file, bytes);
-  const before = snapshot(directory);
+  const before = sealedFiles(log);
   const error = await failsWith(t, 'ERR_WAL_CORRUPT', log.compact());
   t.equal(error.segment, name);
   t.equal(error.lsn, 6);
   t.ok(error.offset! < at && error.offset! > at - 200);
-  t.same(snapshot(directory), before);
+  t.same(sealedFiles(log), before);
   t.equal(await log.append('goes on'), 10);
 });
 

@@ -8,7 +8,7 @@ import type { Storage } from '../storage/storage.js';
 import { FULL, KeyTable, type Part, SUPERSEDED } from './key-table.js';
 import { Marks, MarksFile, type MarksPlace } from './marks.js';
 import type { Pace } from './pace.js';
-import { holdsPlainRecords, isForeign, withSegment } from './source.js';
+import { isForeign, recordsOf, withSegment } from './source.js';
 
 /** A sealed segment, and what of it is garbage. */
 export interface MarkedSegment {
@@ -18,6 +18,8 @@ export interface MarkedSegment {
   records: number;
   /** How many of them are garbage. */
   dead: number;
+  /** It is not rewritten: it holds encrypted frames, which may be bound to their segment and their place in it. */
+  fixed: boolean;
   /** It cut off what segments before it held: it is not merged with them. */
   truncates: boolean;
 }
@@ -106,7 +108,8 @@ class Marker {
     for (let first = true, part = this.#parts.pop(); part !== undefined; part = this.#parts.pop(), first = false) {
       this.#table.begin(part);
       this.#cleared = false;
-      this.#pace.expect(this.#infos.reduce((sum, { endOffset }) => sum + endOffset, 0));
+      // The first pass speaks for the rewriting too, which reads no more than that.
+      this.#pace.expect(this.#infos.reduce((sum, { endOffset }) => sum + endOffset, 0) * (first ? 2 : 1));
       for (let number = this.#infos.length - 1; number >= 0; number--) {
         if (first) this.#segments[number] = this.#markFirst(number);
         else if (!this.#cleared) this.#markAgain(number);
@@ -121,9 +124,9 @@ class Marker {
 
   #markFirst(number: number): MarkedSegment {
     const marks = new Marks();
-    const { records, operations, truncates } = this.#walk(number, marks);
+    const { records, operations, truncates, fixed } = this.#walk(number, marks);
     const place = this.#file.append(marks, operations);
-    return { info: this.#infos[number], marks: place, records, dead: marks.count(), truncates };
+    return { info: this.#infos[number], marks: place, records, dead: marks.count(), truncates, fixed };
   }
 
   #markAgain(number: number): void {
@@ -134,9 +137,9 @@ class Marker {
     segment.dead = marks.count();
   }
 
-  #walk(number: number, marks: Marks): { records: number; operations: number; truncates: boolean } {
+  #walk(number: number, marks: Marks): Found {
     const info = this.#infos[number];
-    const found = { records: 0, operations: 0, truncates: false };
+    const found: Found = { records: 0, operations: 0, truncates: false, fixed: false };
     let clear = -1;
     const visit = (bytes: Uint8Array, record: RawRecord): boolean => {
       if (record.lsn > info.lastLsn) return false;
@@ -151,12 +154,14 @@ class Marker {
     withSegment(this.#storage, info, (source) => {
       found.truncates = (source.header.flags & SegmentFlag.Truncates) !== 0;
       source.walk(this.#pace, (header, payload) => {
-        if (holdsPlainRecords(header)) {
+        const bytes = recordsOf(header, payload);
+        if (bytes !== undefined) {
           const { firstLsn, timestamp, type } = header;
           const sparse = type === FrameType.Sparse;
-          scanRecords(payload, 0, payload.byteLength, sparse, firstLsn, timestamp, (record) => visit(payload, record));
+          scanRecords(bytes, 0, bytes.byteLength, sparse, firstLsn, timestamp, (record) => visit(bytes, record));
         } else if (isForeign(header)) {
           found.records += header.records;
+          found.fixed ||= header.encryption !== 0;
           this.#noteForeign(header);
         }
       });
@@ -203,6 +208,11 @@ class Marker {
     this.lastDropped = Math.max(this.lastDropped, lsn);
     return true;
   }
+}
+
+/** What one pass over a segment found in it. */
+interface Found extends Pick<MarkedSegment, 'records' | 'truncates' | 'fixed'> {
+  operations: number;
 }
 
 /** Where the key of a put is, whose body begins at `at`. */

@@ -24,7 +24,7 @@ export function planRuns(segments: readonly MarkedSegment[], segmentBytes: numbe
   };
   for (const segment of segments) {
     const live = liveBytes(segment);
-    const clean = segment.dead === 0 && live > segmentBytes / SMALL_PART;
+    const clean = segment.fixed || (segment.dead === 0 && live > segmentBytes / SMALL_PART);
     if (clean || segment.truncates || bytes + live > segmentBytes) close();
     if (clean) continue;
     run.push(segment);

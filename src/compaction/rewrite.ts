@@ -14,7 +14,7 @@ import type { Storage, StorageFile } from '../storage/storage.js';
 import { type Marks, MarksFile } from './marks.js';
 import type { Pace } from './pace.js';
 import type { Run } from './plan.js';
-import { holdsPlainRecords, isForeign, withSegment } from './source.js';
+import { isForeign, recordsOf, withSegment } from './source.js';
 
 /** A frame without garbage is copied as it is from this size on; smaller ones are put together. */
 const COPIED_BYTES = 4096;
@@ -67,7 +67,6 @@ class Rewriter {
 
   write(): SegmentInfo {
     const marksFile = new MarksFile(this.#storage, this.#marksName, 'read');
-    this.#pace.expect(this.#run.reduce((sum, { info }) => sum + info.endOffset, 0));
     try {
       for (const segment of this.#run) {
         withSegment(this.#storage, segment.info, (source) => {
@@ -127,33 +126,36 @@ class FrameTaker {
     this.#marks = marks;
   }
 
-  take(header: FrameHeader, payload: Uint8Array): void {
+  take(header: FrameHeader, stored: Uint8Array): void {
     const { type, firstLsn, records, timestamp } = header;
-    if (firstLsn > this.#lastLsn) return;
-    if (holdsPlainRecords(header)) this.#takeRecords(header, payload);
+    // One without records stands behind the last of those before it.
+    if (firstLsn > this.#lastLsn + (records === 0 ? 1 : 0)) return;
+    const bytes = recordsOf(header, stored);
+    if (bytes !== undefined) this.#takeRecords(header, bytes, stored);
     else if (type === FrameType.Gap) {
       if (records > 0) this.#writer.gap(firstLsn, Math.min(records, this.#lastLsn - firstLsn + 1), timestamp);
-    } else if (isForeign(header)) this.#writer.copy(header, payload);
+    } else if (isForeign(header)) this.#writer.copy(header, stored);
   }
 
-  #takeRecords(header: FrameHeader, payload: Uint8Array): void {
+  /** `bytes`: what `stored`, the payload as it lies in the file, holds. */
+  #takeRecords(header: FrameHeader, bytes: Uint8Array, stored: Uint8Array): void {
     const before = this.#operations;
-    if (header.storedBytes >= COPIED_BYTES && this.#isWhole(header, payload)) {
-      this.#writer.copy(header, payload);
+    if (stored.byteLength >= COPIED_BYTES && this.#isWhole(header, bytes)) {
+      this.#writer.copy(header, stored);
       return;
     }
     this.#operations = before;
-    this.#scan(header, payload, (lsn, timestamp, at, end, dead) => {
-      if (!dead) this.#writer.add(lsn, timestamp, payload.subarray(at, end));
+    this.#scan(header, bytes, (lsn, timestamp, at, end, dead) => {
+      if (!dead) this.#writer.add(lsn, timestamp, bytes.subarray(at, end));
       return true;
     });
   }
 
   /** Whether nothing of a frame is garbage or was cut off. */
-  #isWhole(header: FrameHeader, payload: Uint8Array): boolean {
+  #isWhole(header: FrameHeader, bytes: Uint8Array): boolean {
     let whole = header.firstLsn + header.records - 1 <= this.#lastLsn;
     if (whole) {
-      this.#scan(header, payload, (_lsn, _timestamp, _at, _end, dead) => {
+      this.#scan(header, bytes, (_lsn, _timestamp, _at, _end, dead) => {
         whole = !dead;
         return whole;
       });

@@ -71,9 +71,13 @@ export class Source {
   }
 }
 
-/** Whether the payload of a frame is records that compaction can tell from one another. */
-export function holdsPlainRecords({ type, codec, encryption }: FrameHeader): boolean {
-  return (type === FrameType.Records || type === FrameType.Sparse) && codec === 0 && encryption === 0;
+/**
+ * The records of a frame, as they lie in one that is neither compressed nor encrypted; undefined when the frame is not one
+ * of records, or they cannot be had. This is the one place where a payload is decoded for compaction.
+ */
+export function recordsOf({ type, codec, encryption }: FrameHeader, payload: Uint8Array): Uint8Array | undefined {
+  if (type !== FrameType.Records && type !== FrameType.Sparse) return undefined;
+  return codec === 0 && encryption === 0 ? payload : undefined;
 }
 
 /** The types of frames whose result is in the seal: nothing of them is needed in a compacted segment. */
@@ -85,10 +89,10 @@ const NOT_NEEDED: ReadonlySet<number> = new Set([
 ]);
 
 /**
- * The one place for frames that compaction does not look into: transactions, and records that are compressed or encrypted
- * as long as they are not decoded here. They stay as they are, with all of their operations; these replace no operation
- * outside, and no delete behind them is dropped, since it may hide one of them.
+ * Of frames without {@link recordsOf}, the one place for those that compaction does not look into: transactions, and
+ * records that are not decoded. They stay as they are, with all of their operations; these replace no operation outside,
+ * and no delete behind them is dropped, since it may hide one of them.
  */
-export function isForeign(header: FrameHeader): boolean {
-  return !holdsPlainRecords(header) && header.type !== FrameType.Gap && !NOT_NEEDED.has(header.type);
+export function isForeign({ type }: FrameHeader): boolean {
+  return type !== FrameType.Gap && !NOT_NEEDED.has(type);
 }

@@ -95,6 +95,11 @@ export class Compactor {
     return this.#next;
   }
 
+  /** Somebody reads sealed segments: none of their files may be written over. */
+  get busy(): boolean {
+    return this.#running !== undefined;
+  }
+
   /**
    * Compacts when `ratio` of the sealed segments' bytes is likely to be garbage. How much is, only a compaction finds out;
    * what was sealed since the last one is taken to hold as much of it as that one found, and all of it before the

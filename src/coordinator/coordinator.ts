@@ -311,7 +311,7 @@ export class Coordinator {
       const { state, gone } = await this.#link.request<{ state: LogState; gone: SegmentInfo[] }>({ op: 'cleanup' });
       this.#state = state;
       this.#obsolete.push(...gone.map((segment) => segment.name));
-      return this.#retire(recycle());
+      return this.#retire(recycle() && !this.#compactor.busy);
     });
   }
 
