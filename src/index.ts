@@ -1,4 +1,5 @@
 export type { CommitEvent } from './coordinator/commits.js';
+export type { CompactionProgress, CompactionReport, CompactOptions } from './coordinator/compactor.js';
 export type { OpenOptions } from './coordinator/options.js';
 export { WAL_ERROR_CODES, WalError, type WalErrorCode } from './errors.js';
 export type { CodecName } from './format/codec.js';

@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import type { CommitEvent } from './coordinator/commits.js';
+import type { CompactionReport, CompactOptions } from './coordinator/compactor.js';
 import { Coordinator } from './coordinator/coordinator.js';
 import { GuardedEmitter } from './coordinator/guarded-emitter.js';
 import { type OpenOptions, type ResolvedOptions, resolveOptions } from './coordinator/options.js';
@@ -131,6 +132,8 @@ export interface WalEvents {
   rotate: (event: { segment: string; firstLsn: Lsn; sealed: string; lastLsn: Lsn }) => void;
   checkpoint: (event: { lsn: Lsn }) => void;
   cleanup: (event: CleanupResult) => void;
+  /** The sealed segments were compacted. */
+  compact: (event: CompactionReport) => void;
   /** Appends of this thread began to wait for room in the ring. */
   backpressure: (event: { queueDepth: number }) => void;
   /** And now they all fit. */
@@ -203,6 +206,7 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
         const { name: segment, firstLsn } = current;
         this.emit('rotate', { segment, firstLsn, sealed: sealed.name, lastLsn: sealed.lastLsn });
       },
+      compacted: (report) => this.emit('compact', report),
       backpressure: (waiting) => this.#backpressure(waiting),
       failed: (error) => this.report(error),
       trouble: (error) => this.report(error),
@@ -347,7 +351,8 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
   }
 
   /**
-   * One record, without a scan of the log. Above the last: `ERR_WAL_NOT_FOUND`; below the clean-up: `ERR_WAL_TRUNCATED`.
+   * One record, without a scan of the log. Above the last, or compacted away: `ERR_WAL_NOT_FOUND`; below the clean-up:
+   * `ERR_WAL_TRUNCATED`.
    */
   async get(lsn: Lsn): Promise<WalRecord> {
     checkLsn(lsn);
@@ -355,7 +360,10 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     const isThere = lsn <= (await this.#source.readable());
     const records = isThere ? await this.#lookUp(lsn) : undefined;
     if (records?.[0]?.lsn === lsn) return records[0];
-    if (isThere) throw new WalError('ERR_WAL_NOT_FOUND', `LSN ${lsn} was lost: what held it was damaged.`, { lsn });
+    if (isThere) {
+      const message = `LSN ${lsn} is not in the log any more: it was compacted away, or lost to damage.`;
+      throw new WalError('ERR_WAL_NOT_FOUND', message, { lsn });
+    }
     throw new WalError(
       'ERR_WAL_NOT_FOUND',
       `There is no record with LSN ${lsn}; the log ends at LSN ${this.watermark('os')}.`,
@@ -472,6 +480,27 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
   async cleanup(): Promise<CleanupResult> {
     const coordinator = this.#writable();
     return this.#automaticCleanup ?? this.#cleanup(coordinator);
+  }
+
+  /**
+   * Rewrites the sealed segments, so that of the key-value operations only those remain that still matter: the last one
+   * of each key, and deletes that hide something. Opaque records stay, LSNs and times stay; an LSN that is gone reads as
+   * `ERR_WAL_NOT_FOUND`, and readers go on with the next. A crash at any moment leaves the old segments or the new ones.
+   *
+   * Afterwards the log can be cut (`truncateAfter`) no further back than what was compacted. When nothing was ever
+   * checkpointed, deletes go too, and the first checkpoint must not lie below them.
+   *
+   * While one is under way, others wait for it and share the next. Rejects with `ERR_WAL_CORRUPT` at damage and
+   * `ERR_WAL_NO_SPACE` on a full disk: what was not rewritten by then is as it was. `close` ends it with `ERR_WAL_CLOSED`.
+   */
+  async compact(options: CompactOptions = {}): Promise<CompactionReport> {
+    const coordinator = this.#writable();
+    checkOptions(options);
+    const { signal, onProgress } = options;
+    if (signal !== undefined) checkSignal(signal);
+    if (onProgress !== undefined && typeof onProgress !== 'function')
+      throw invalidArgument('onProgress must be a function.');
+    return coordinator.compact({ signal, onProgress });
   }
 
   /** A plain snapshot of what the log does. */

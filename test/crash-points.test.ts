@@ -1,5 +1,7 @@
 import t from 'tap';
 import { Level } from '../src/format/levels.js';
+import { filesOf } from '../src/reader/storage-files.js';
+import { verifyFiles } from '../src/reader/verify.js';
 import { adoptSpare, prepareSpare } from '../src/segments/prepare.js';
 import { readHeader, withFile } from '../src/segments/read-segment.js';
 import { retireSegments } from '../src/segments/retire.js';
@@ -313,4 +315,14 @@ t.test('a change of state that a full disk refuses in a segment that grows is no
     t.same(SimulatedLog.reopen(log.disk, 'power').recovered.state, before, `nor ${what} after a reopening`);
   }
   t.end();
+});
+
+t.test('a cut down to a segment that recovery sealed says rightly how that one ends', async (t) => {
+  const log = withRecords(new SimulatedDisk(new Random(1)));
+  log.disk.crash();
+  const next = SimulatedLog.reopen(log.disk, 'process');
+  next.append(Level.Disk, 2);
+  next.sequencer.step();
+  next.sequencer.truncateAfter(16);
+  t.match(await verifyFiles(filesOf(log.disk)), { verdict: 'clean', records: 16, damage: [] });
 });

@@ -89,6 +89,12 @@ function perform(sequencer: Sequencer, request: ActorRequest): unknown {
       return sequencer.updateState((state) => withCheckpoint(state, request.lsn));
     case 'cleanup':
       return { gone: sequencer.cleanup(), state: sequencer.state };
+    case 'sealed':
+      return { segments: sequencer.sealed, state: sequencer.state };
+    case 'noteCompaction':
+      return sequencer.noteCompaction(request.compacted, request.deletesGone);
+    case 'replaceSealed':
+      return sequencer.replaceSealed(request.ids, request.info);
     case 'positions':
       return sequencer.notePositions(request.positions);
     case 'transaction':

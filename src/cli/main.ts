@@ -9,10 +9,10 @@ import { inspect } from './inspect.js';
 import { Output } from './output.js';
 import { repair } from './repair.js';
 import { tail } from './tail.js';
-import { checkpoint, cleanup } from './upkeep.js';
+import { checkpoint, cleanup, compact } from './upkeep.js';
 import { verify } from './verify.js';
 
-const COMMANDS: readonly Command[] = [ingest, dump, tail, inspect, verify, repair, checkpoint, cleanup, bench];
+const COMMANDS: readonly Command[] = [ingest, dump, tail, inspect, verify, repair, checkpoint, cleanup, compact, bench];
 
 async function main(args: string[], out: Output): Promise<number> {
   const [first, ...rest] = args;

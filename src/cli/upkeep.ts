@@ -1,8 +1,9 @@
+import type { CompactionReport } from '../coordinator/compactor.js';
 import { WriteAheadLog } from '../wal.js';
 import { type Command, type CommandInput, UsageError } from './command.js';
-import { plural, size } from './figures.js';
+import { count, plural, size } from './figures.js';
 import { keyFrom } from './key-file.js';
-import { recoveryProgress } from './progress.js';
+import { Progress, recoveryProgress } from './progress.js';
 
 /** Opens a log that exists and that nobody else has open, for a moment. */
 async function withLog<T>(
@@ -62,3 +63,35 @@ export const cleanup: Command = {
     return 0;
   },
 };
+
+export const compact: Command = {
+  name: 'compact',
+  synopsis: 'DIR',
+  summary: 'Rewrites the sealed segments without the key-value operations that no replay needs.',
+  details:
+    'Of each key the last operation stays, deletes as long as they hide something, and all opaque records. LSNs stay.\n' +
+    'A crash at any moment leaves the old segments or the new ones. Nobody may have the log open for writing.',
+  options: {},
+  positionals: { least: 1, most: 1 },
+  async run({ positionals: [directory], values, out }) {
+    let progress: Progress | undefined;
+    const report = await withLog(directory, values, (log) =>
+      log.compact({
+        onProgress: ({ bytes, totalBytes, records }) => {
+          progress ??= new Progress(totalBytes);
+          progress.update(bytes, records);
+        },
+      }),
+    ).finally(() => progress?.clear());
+    await out.write(values.json === true ? `${JSON.stringify(report)}\n` : describeCompaction(report));
+    return 0;
+  },
+};
+
+function describeCompaction(report: CompactionReport): string {
+  const { records, removed, segmentsBefore, segmentsAfter, bytesBefore, bytesAfter, durationMs } = report;
+  return (
+    `${count(removed)} of ${plural(records, 'record')} removed in ${(durationMs / 1000).toFixed(2)} s: ` +
+    `${plural(segmentsBefore, 'segment')} of ${size(bytesBefore)} became ${plural(segmentsAfter, 'segment')} of ${size(bytesAfter)}\n`
+  );
+}

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { BroadcastChannel } from 'node:worker_threads';
-import { WalError } from '../errors.js';
+import { invalidArgument, WalError } from '../errors.js';
 import { Codec } from '../format/codec.js';
 import { makeRingKey, type RingKey, SALT_BYTES } from '../format/encryption.js';
 import { COMPRESS_BYTES } from '../format/frame-payload.js';
@@ -21,6 +21,7 @@ import type { LogSource } from '../reader/log-source.js';
 import type { RecoveryReport } from '../recovery/recover.js';
 import { Control, Counter, LogPhase } from '../ring/control.js';
 import { Ring } from '../ring/ring.js';
+import { isCompacting } from '../segments/names.js';
 import type { Spare } from '../segments/prepare.js';
 import { newestHeader } from '../segments/read-segment.js';
 import type { Retired } from '../segments/retire.js';
@@ -28,6 +29,7 @@ import type { SegmentInfo } from '../segments/segment-info.js';
 import { NodeStorage } from '../storage/node-storage.js';
 import { ActorLink } from './actor-link.js';
 import { type CommitEvent, Commits } from './commits.js';
+import { type CompactionReport, type CompactOptions, Compactor } from './compactor.js';
 import { POOL_ENCRYPT_BYTES, POOL_FRAME_BYTES } from './encode-frame.js';
 import { DirectoryLock } from './lock.js';
 import type { ActorReady } from './messages.js';
@@ -39,6 +41,7 @@ import { SyncerLink } from './syncer-link.js';
 export interface CoordinatorListener {
   commit(event: CommitEvent): void;
   rotated(current: SegmentInfo, sealed: SegmentInfo): void;
+  compacted(report: CompactionReport): void;
   backpressure(waiting: boolean): void;
   /** The log failed; told once. */
   failed(error: WalError): void;
@@ -64,10 +67,12 @@ export class Coordinator {
   #listener: CoordinatorListener = {
     commit: ignore,
     rotated: ignore,
+    compacted: ignore,
     backpressure: ignore,
     failed: ignore,
     trouble: ignore,
   };
+  readonly #compactor: Compactor;
   readonly #appenderOptions: AppenderOptions;
   readonly #keys: KeyRing;
   readonly #logId: Uint8Array;
@@ -147,6 +152,7 @@ export class Coordinator {
     this.#leftUnfinished = ready.unfinished;
     this.#obsolete = ready.obsolete;
     this.#pool = new Pool(options.encoders);
+    this.#compactor = this.#newCompactor();
     this.commits = new Commits(
       control,
       (event) => this.#listener.commit(event),
@@ -165,7 +171,11 @@ export class Coordinator {
     this.writer = new RecordWriter(this.appender, control, options.level);
     link.listen({
       wake: () => this.#woken(),
-      rotated: ({ current, sealed }) => sealed && this.#listener.rotated(current, sealed),
+      rotated: ({ current, sealed }) => {
+        if (sealed === undefined) return;
+        this.#listener.rotated(current, sealed);
+        this.#compactIfWorthIt();
+      },
       ringDropped: (id) => {
         forgetLifeLine(this.#channels.get(id)!);
         this.#channels.delete(id);
@@ -174,6 +184,9 @@ export class Coordinator {
       wantSyncer: () => !this.#closing && syncer.start(),
       died: () => this.#actorDied(),
     });
+    const left = this.#leftUnfinished.filter(isCompacting);
+    if (left.length > 0) this.#background(() => this.#pool.maintain({ op: 'discard', directory, names: left }));
+    this.#leftUnfinished = this.#leftUnfinished.filter((name) => !isCompacting(name));
     if (this.#obsolete.length > 0 && options.autoCleanup) this.#background(() => this.#retire());
   }
 
@@ -234,6 +247,38 @@ export class Coordinator {
     return reached;
   }
 
+  /** Rewrites the sealed segments without what no replay needs. */
+  compact(options?: CompactOptions): Promise<CompactionReport> {
+    return this.#compactor.compact(options);
+  }
+
+  #compactIfWorthIt(): void {
+    const { autoCompact } = this.#options;
+    if (autoCompact === 0 || this.#closing || this.control.phase !== LogPhase.Running) return;
+    this.#compactor.compactIfWorthIt(autoCompact).catch((error) => {
+      if (!this.#closing) this.#listener.trouble(error);
+    });
+  }
+
+  #newCompactor(): Compactor {
+    return new Compactor({
+      directory: this.#directory,
+      segmentBytes: this.#options.segmentBytes,
+      control: this.control.memory,
+      request: (request) => this.#link.request(request),
+      run: (task) => this.#pool.maintain(task),
+      exclusively: (work) => this.#pool.exclusively(work),
+      setState: (state) => {
+        this.#state = state;
+      },
+      done: (report) => this.#listener.compacted(report),
+      retire: async (names) => {
+        this.#obsolete.push(...names);
+        await this.#retire();
+      },
+    });
+  }
+
   rotate(): Promise<void> {
     return this.#pool.exclusively(async () => {
       await this.appender.flushed();
@@ -266,6 +311,7 @@ export class Coordinator {
 
   checkpoint(lsn: number): Promise<void> {
     return this.#pool.exclusively(async () => {
+      checkDeletes(this.#state, lsn);
       this.#state = await this.#link.request<LogState>({ op: 'checkpoint', lsn });
     });
   }
@@ -273,6 +319,7 @@ export class Coordinator {
   /** Drops every record above `lsn`, durably. `before` is called once readers get nothing above it any more. */
   truncateAfter(lsn: number, before: () => Promise<void>): Promise<void> {
     return this.#pool.exclusively(async () => {
+      checkCut(this.#state, lsn);
       await this.#withReadersHeldAt(lsn, async () => {
         await before();
         const request = { op: 'truncateAfter', lsn } as const;
@@ -342,7 +389,7 @@ export class Coordinator {
       const { state, gone } = await this.#link.request<{ state: LogState; gone: SegmentInfo[] }>({ op: 'cleanup' });
       this.#state = state;
       this.#obsolete.push(...gone.map((segment) => segment.name));
-      return this.#retire(recycle());
+      return this.#retire(recycle() && !this.#compactor.busy);
     });
   }
 
@@ -363,6 +410,7 @@ export class Coordinator {
     this.writer.refuse(closedError());
     await Promise.allSettled(this.#underWay);
     await this.appender.settled();
+    await this.#compactor.close();
     await this.#pool.close();
     const failure = await this.#link.close().catch((error: unknown) => error);
     await this.#syncer.close();
@@ -481,6 +529,23 @@ const COMPRESSED_PUBLISH_BYTES = 64 * 1024;
 function howToEncode({ codec, keySource }: ResolvedOptions) {
   if (codec !== Codec.None) return { codec, encodeBytes: COMPRESS_BYTES, publishBytes: COMPRESSED_PUBLISH_BYTES };
   return { codec, encodeBytes: keySource === undefined ? POOL_FRAME_BYTES : POOL_ENCRYPT_BYTES };
+}
+
+/** What compaction replaced by a record above the cut would be missing below it. */
+function checkCut({ compacted = 0 }: LogState, lsn: number): void {
+  if (lsn >= compacted) return;
+  throw invalidArgument(
+    `LSN ${lsn} is behind LSN ${compacted}, up to which the log was compacted: it can be cut no further back.`,
+  );
+}
+
+/** A state outside that is older than a delete that compaction took out would keep what it deleted. */
+function checkDeletes({ checkpoint, deletesGone = 0 }: LogState, lsn: number): void {
+  if (checkpoint > 0 || lsn === 0 || lsn >= deletesGone) return;
+  throw invalidArgument(
+    `The first checkpoint of this log must be at LSN ${deletesGone} or above, not at LSN ${lsn}: compaction took out ` +
+      'deletes up to there, which a state of that time still needs.',
+  );
 }
 
 /** Resolves once the promise does; rejects with the reason of a signal that fires before. */

@@ -1,3 +1,4 @@
+import type { Run } from '../compaction/plan.js';
 import type { PlainError } from '../errors.js';
 import type { ActorKey } from '../format/key-ring.js';
 import type { LogState, Positions } from '../format/state.js';
@@ -25,15 +26,23 @@ export interface ActorData {
 }
 
 export type ActorRequest =
-  | { op: 'sync' | 'cleanup' | 'close' }
+  | { op: 'sync' | 'cleanup' | 'sealed' | 'close' }
   | { op: 'rotate'; key: ActorKey | undefined }
   | { op: 'checkpoint' | 'truncateAfter'; lsn: number }
+  | { op: 'noteCompaction'; compacted: number; deletesGone: number }
+  | { op: 'replaceSealed'; ids: number[]; info: SegmentInfo }
   | { op: 'positions'; positions: Positions }
   | { op: 'transaction'; note: TransactionNote }
   | { op: 'liveIndex'; segmentId: number }
   | { op: 'addSpare'; spare: Spare | undefined }
   | { op: 'addRing'; id: number; ring: SharedArrayBuffer; channel: string }
   | { op: 'dropRing'; id: number };
+
+/** The finished segments, oldest first, and the state as it is. */
+export interface Sealed {
+  segments: SegmentInfo[];
+  state: LogState;
+}
 
 export interface ActorReady {
   report: RecoveryReport;
@@ -72,6 +81,46 @@ export type MaintenanceTask =
   | { op: 'prepare'; directory: string; bytes: number }
   | { op: 'adopt'; directory: string; spares: string[]; unfinished: string[]; segmentBytes: number }
   | { op: 'retire'; directory: string; names: string[]; recycle: number; segmentBytes: number };
+
+interface Shared {
+  directory: string;
+  control: SharedArrayBuffer;
+  signals: SharedArrayBuffer;
+}
+
+export type { Run };
+
+/** The steps of a compaction; see {@link Compactor}. */
+export type CompactionTask =
+  | (Shared & {
+      op: 'findGarbage';
+      segments: SegmentInfo[];
+      checkpoint: number;
+      whole: boolean;
+      segmentBytes: number;
+      marksName: string;
+    })
+  | (Shared & { op: 'rewrite'; run: Run; marksName: string; target: string })
+  | { op: 'swapIn'; directory: string; target: string; name: string }
+  | { op: 'discard'; directory: string; names: string[] };
+
+export interface GarbageFound {
+  runs: Run[];
+  /** In all segments. */
+  records: number;
+  deletesGone: number;
+}
+
+/** The outcome of work that may be told to stop, or find that the log is not any more what it was. */
+export interface Unless<T> {
+  unless?: 'stopped' | 'changed';
+  value?: T;
+}
+
+export interface Swapped {
+  /** The directory could not be synced. */
+  unsynced?: PlainError;
+}
 
 /** An error thrown in a pool thread loses its fields on the way, so tasks return this instead. */
 export type TaskResult<T> = { ok: true; value: T } | { ok: false; error: PlainError };

@@ -51,6 +51,11 @@ export interface OpenOptions {
   readOnly?: boolean;
   /** Clean up after each checkpoint. @default true */
   autoCleanup?: boolean;
+  /**
+   * Compact by itself once this part of the sealed segments' bytes is likely to be garbage: a number above 0, up to 1;
+   * 0 never does. Looked at after each rotation. @default 0
+   */
+  autoCompact?: number;
   /** Aborts the opening. */
   signal?: AbortSignal;
   /** Called now and then while a long recovery reads: the last segment, or the whole log with 'point-in-time' and 'salvage'. */
@@ -82,6 +87,7 @@ const KNOWN = new Set([
   'createIfMissing',
   'readOnly',
   'autoCleanup',
+  'autoCompact',
   'signal',
   'onProgress',
   'replica',
@@ -136,6 +142,7 @@ export function resolveOptions(options: OpenOptions): ResolvedOptions {
     createIfMissing: flag(options.createIfMissing ?? true, 'createIfMissing'),
     readOnly,
     autoCleanup: flag(options.autoCleanup ?? true, 'autoCleanup'),
+    autoCompact: ratio(options.autoCompact ?? 0, 'autoCompact'),
     signal,
     onProgress,
   };
@@ -161,6 +168,11 @@ function integer(value: unknown, name: string, least: number, most: number): num
 /** A size in bytes, rounded up to whole blocks. */
 function size(value: unknown, name: string, least: number, most: number): number {
   return Math.ceil(integer(value, name, least, most) / 4096) * 4096;
+}
+
+function ratio(value: unknown, name: string): number {
+  if (typeof value === 'number' && value >= 0 && value <= 1) return value;
+  throw invalidArgument(`${name} must be a number from 0 to 1, not ${describe(value)}.`);
 }
 
 function flag(value: unknown, name: string): boolean {

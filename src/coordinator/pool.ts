@@ -5,7 +5,7 @@ import type { FrameEncoding } from '../producer/encode-in-ring.js';
 import type { Control } from '../ring/control.js';
 import { FrameState, type Ring } from '../ring/ring.js';
 import { encodeFrame, type PoolEncoding, scratchBytes } from './encode-frame.js';
-import type { EncodeTask, MaintenanceTask, TaskResult } from './messages.js';
+import type { CompactionTask, EncodeTask, MaintenanceTask, TaskResult } from './messages.js';
 
 const ENCODER = new URL('../../workers/encoder.js', import.meta.url).href;
 const MAINTENANCE = new URL('../../workers/maintenance.js', import.meta.url).href;
@@ -35,7 +35,8 @@ export class Pool {
   readonly #tasks = new Set<AbortController>();
 
   constructor(encoders: number) {
-    this.#pool = new Piscina({ minThreads: 0, maxThreads: encoders + 1, idleTimeout: IDLE_MS, execArgv: [] });
+    // One for each encoder, one for the slow work, and one for a compaction, which may take long.
+    this.#pool = new Piscina({ minThreads: 0, maxThreads: encoders + 2, idleTimeout: IDLE_MS, execArgv: [] });
     this.#frames = new PQueue({ concurrency: encoders * 2 });
     // A thread that dies between two tasks: the next task starts another.
     this.#pool.on('error', () => {});
@@ -75,7 +76,7 @@ export class Pool {
   }
 
   /** Each of these tasks can be done again when a thread died in the middle of it. */
-  async maintain<T>(task: MaintenanceTask): Promise<T> {
+  async maintain<T>(task: MaintenanceTask | CompactionTask): Promise<T> {
     let cause: unknown;
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       let result: TaskResult<T>;

@@ -30,11 +30,13 @@ export const FrameType = {
   Gap: 6,
   /** Operations of a transaction, or what became of it. */
   Transaction: 7,
+  /** What compaction left of frames of records: each with its own LSN. `records` are the LSNs it stands for, gone or not. */
+  Sparse: 8,
 } as const;
 
 /** Whether a frame of this type holds what callers appended: such payloads, and no others, are compressed and encrypted. */
 export function carriesRecords(type: number): boolean {
-  return type === FrameType.Records || type === FrameType.Transaction;
+  return type === FrameType.Records || type === FrameType.Transaction || type === FrameType.Sparse;
 }
 
 /** Whether what it holds has to be decompressed or decrypted first. */

@@ -22,7 +22,12 @@ export const SEGMENT_HEADER_UNIT = 4096;
 export const SEGMENT_PRELUDE_BYTES = 128;
 export const FORMAT_VERSION = 1;
 const MAGIC = [0x52, 0x49, 0x4e, 0x47, 0x57, 0x41, 0x4c, 0x00];
-const KNOWN_INCOMPATIBLE_BITS = 0;
+/** Bits of the incompatible features: a version that does not know one must not read on. */
+const IncompatibleBit = {
+  /** Frames of type `Sparse`, which an older version would step over in silence. */
+  Compacted: 8,
+} as const;
+const KNOWN_INCOMPATIBLE_BITS = IncompatibleBit.Compacted;
 /** No header is larger. Whatever claims to be is a forgery, and no memory is set aside for it. */
 const MAX_HEADER_BYTES = 256 * 1024 * 1024;
 
@@ -37,6 +42,11 @@ export const SegmentFlag = {
   Truncates: 2,
   /** The file was not prepared: it grows as it is written, so that its size says nothing before it is sealed. */
   Growing: 4,
+  /**
+   * Compaction put this file in the place of segments: of the one with this id, and of those between its predecessor and
+   * that. What the successor says of the end is about the old file; this one ends where its seal does.
+   */
+  Compacted: 8,
 } as const;
 
 export interface Predecessor {
@@ -57,6 +67,8 @@ export interface SegmentHeader {
   previous: Predecessor;
   flags: number;
   state: LogState;
+  /** Of a compacted segment: how many records are in it. */
+  records?: number;
   /** Where the first frame starts. */
   headerBytes: number;
   headerCrc: number;
@@ -67,12 +79,14 @@ export function encodeSegmentHeader(
   header: Omit<SegmentHeader, 'headerBytes' | 'headerCrc'>,
   least = 0,
 ): { bytes: Uint8Array; headerCrc: number } {
-  const state = encodeState(header.state);
+  const { records } = header;
+  const state = encodeState(records === undefined ? header.state : ({ ...header.state, records } as LogState));
   const bytes = new Uint8Array(Math.max(segmentHeaderBytes(state.byteLength), least));
   const view = new DataView(bytes.buffer);
   bytes.set(MAGIC);
   view.setUint32(8, FORMAT_VERSION, true);
   view.setUint32(12, bytes.byteLength, true);
+  if ((header.flags & SegmentFlag.Compacted) !== 0) view.setUint32(20, IncompatibleBit.Compacted, true);
   bytes.set(header.logId, 24);
   writeU64(view, 40, header.segmentId);
   view.setUint32(48, header.salt.low, true);
@@ -126,7 +140,8 @@ export function decodeHeaderState(name: string, prelude: SegmentPrelude, block: 
   for (let i = end; i < header.headerBytes; i++) {
     if (block[i] !== 0) throw damaged(name, 'has something behind its header where zeros belong');
   }
-  return { ...header, state: decodeState(state) };
+  const { records, ...rest } = decodeState(state) as LogState & { records?: number };
+  return Number.isSafeInteger(records) ? { ...header, state: rest, records } : { ...header, state: rest };
 }
 
 /** The first 128 bytes. Nothing in them is used, and nothing allocated for it, before their checksum held. */

@@ -28,6 +28,16 @@ export interface LogState {
   encryption?: EncryptionState;
   /** Absent while there is nothing to say. */
   transactions?: TransactionsState;
+  /**
+   * Compaction compared the records up to this LSN with one another. The log cannot be cut below it: what was replaced
+   * by a record above the cut is not there any more.
+   */
+  compacted?: number;
+  /**
+   * Compaction took deletes up to this LSN out of a log without a checkpoint. The first checkpoint must not lie below
+   * it: the state outside would hold what nothing deletes any more.
+   */
+  deletesGone?: number;
 }
 
 /** What a log says of its keys. The state of a segment knows a key before a frame that needs it is written. */
@@ -160,7 +170,13 @@ export function clampedTo(state: LogState, lsn: number): LogState {
     name,
     { acknowledged: Math.min(acknowledged, lsn), ...rest },
   ]);
-  const cut = { ...state, subscriptions: Object.fromEntries(subscriptions) };
+  const { compacted = 0, deletesGone = 0 } = state;
+  const cut = {
+    ...state,
+    ...(compacted > 0 && { compacted: Math.min(compacted, lsn) }),
+    ...(deletesGone > 0 && { deletesGone: Math.min(deletesGone, lsn) }),
+    subscriptions: Object.fromEntries(subscriptions),
+  };
   return withTransactions(cut, transactionsUpTo(state.transactions ?? NO_TRANSACTIONS, lsn));
 }
 

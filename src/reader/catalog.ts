@@ -4,6 +4,7 @@ import {
   decodeHeaderState,
   decodePrelude,
   SEGMENT_HEADER_UNIT,
+  SEGMENT_PRELUDE_BYTES,
   SegmentFlag,
   type SegmentHeader,
   tooShort,
@@ -24,7 +25,11 @@ export interface CatalogEntry {
   lastLsn: Lsn | undefined;
 }
 
-/** The segments of a log in order, from their headers. Ids are never reused, so a header is read once. */
+/**
+ * The segments of a log in order, from their headers. Ids are never reused, so a header is read once; but compaction may
+ * put another file in the place of a segment. Where names have gone since the last look, the header behind them is read
+ * again; and whoever opens a file compares it with the header known here, and asks for {@link renew} when it is another.
+ */
 export class Catalog {
   readonly files: ReadableFiles;
   /** Cuts that were found since the first look. */
@@ -32,8 +37,10 @@ export class Catalog {
   #looks = 0;
   #newestLook = 0;
   #headers: ReadonlyMap<string, SegmentHeader> = new Map();
-  readonly #indexes = new Map<string, readonly IndexEntry[]>();
+  readonly #indexes = new Map<string, { headerCrc: number; index: readonly IndexEntry[] }>();
   #entries: CatalogEntry[] = [];
+  /** Whose headers are read again at the next look. */
+  readonly #doubted = new Set<string>();
 
   constructor(files: ReadableFiles) {
     this.files = files;
@@ -50,9 +57,13 @@ export class Catalog {
     const names = (await this.files.list()).filter((name) => segmentIdOf(name) !== undefined);
     // A map of its own: reads may run at once, and one's older list must not take from another what it has just read.
     const headers = new Map<string, SegmentHeader>();
+    const replaced = this.#behindGone(names);
+    for (const name of this.#doubted) replaced.add(name);
+    this.#doubted.clear();
     for (const name of names) {
       try {
-        const header = this.#headers.get(name) ?? (await this.#readHeader(name));
+        const known = replaced.has(name) ? undefined : this.#headers.get(name);
+        const header = known ?? (await this.#readHeader(name));
         if (header !== undefined) headers.set(name, header);
       } catch (error) {
         if (onDamage === undefined) throw error;
@@ -75,17 +86,50 @@ export class Catalog {
 
   /** The sparse index of a sealed segment, read once; empty when it has none that holds. */
   async index(entry: CatalogEntry, load: () => Promise<IndexEntry[] | undefined>): Promise<readonly IndexEntry[]> {
+    const { headerCrc } = entry.header;
     const known = this.#indexes.get(entry.name);
-    if (known !== undefined) return known;
+    if (known?.headerCrc === headerCrc) return known.index;
     const index = (await load()) ?? [];
-    this.#indexes.set(entry.name, index);
+    this.#indexes.set(entry.name, { headerCrc, index });
     return index;
+  }
+
+  /** Looks again at the directory and at the header of this file, which is gone, or not the one that was read. */
+  async renew(name: string): Promise<void> {
+    this.#doubted.add(name);
+    await this.refresh();
+  }
+
+  /** Whether an open file is the one that the entry speaks of. */
+  async isFileOf({ header }: CatalogEntry, file: ReadableFile): Promise<boolean> {
+    const bytes = new Uint8Array(4);
+    const read = await file.read(bytes, SEGMENT_PRELUDE_BYTES - bytes.byteLength);
+    return read === bytes.byteLength && new DataView(bytes.buffer).getUint32(0, true) === header.headerCrc;
+  }
+
+  /** Of `names`, those that stand behind one that is not there any more: a compacted file may have taken their place. */
+  #behindGone(names: readonly string[]): Set<string> {
+    const there = new Set(names);
+    const behind = new Set<string>();
+    for (const name of this.#headers.keys()) {
+      const next = there.has(name) ? undefined : names.find((candidate) => candidate > name);
+      if (next !== undefined) behind.add(next);
+    }
+    return behind;
   }
 
   #noteCuts(headers: ReadonlyMap<string, SegmentHeader>): void {
     for (const [name, { flags, firstLsn }] of headers) {
-      if ((flags & SegmentFlag.Truncates) !== 0 && !this.#headers.has(name)) this.cuts.add(firstLsn - 1);
+      if ((flags & SegmentFlag.Truncates) === 0 || this.#headers.has(name)) continue;
+      // A compacted file repeats the cut that the first segment in it made.
+      if ((flags & SegmentFlag.Compacted) === 0 || !this.#knowsCutTo(firstLsn)) this.cuts.add(firstLsn - 1);
     }
+  }
+
+  #knowsCutTo(lsn: Lsn): boolean {
+    return [...this.#headers.values()].some(
+      ({ flags, firstLsn }) => (flags & SegmentFlag.Truncates) !== 0 && firstLsn === lsn,
+    );
   }
 
   async #readHeader(name: string): Promise<SegmentHeader | undefined> {

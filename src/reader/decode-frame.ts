@@ -1,5 +1,6 @@
 import { type FrameHeader, FrameType } from '../format/frame.js';
 import { decodeRecords, type WalRecord } from '../format/record.js';
+import { decodeSparse } from '../format/sparse.js';
 import { readTransactionPrefix, TRANSACTION_PREFIX_BYTES, TransactionRole } from '../format/transaction.js';
 import type { Lsn } from '../types.js';
 
@@ -18,6 +19,9 @@ export const decodeFrame: FrameDecoder = (frame, bytes, at, from, to, into) => {
   const { type, firstLsn, records, storedBytes, timestamp } = frame;
   const end = at + storedBytes;
   if (type === FrameType.Records) decodeRecords(bytes, at, end, records, firstLsn, timestamp, from, to, into);
+  if (type === FrameType.Sparse) {
+    decodeSparse(bytes, at, end, firstLsn, firstLsn + records - 1, timestamp, from, to, into);
+  }
   if (type !== FrameType.Transaction) return;
   const { id } = readTransactionPrefix(bytes, at, end);
   const before = into.length;

@@ -1,6 +1,7 @@
 import { crc32 } from '../format/checksum.js';
 import { FRAME_HEADER_BYTES, FrameType, frameBytes, readFrameHeader } from '../format/frame.js';
 import { decodeSeal, type IndexEntry, readSealFooter, SEAL_FOOTER_BYTES } from '../format/seal.js';
+import { statedEnd } from '../segments/segment-end.js';
 import type { CatalogEntry } from './catalog.js';
 import type { ReadableFile } from './files.js';
 
@@ -10,7 +11,7 @@ import type { ReadableFile } from './files.js';
  */
 export async function readIndex(file: ReadableFile, { header, next }: CatalogEntry): Promise<IndexEntry[] | undefined> {
   if (next === undefined) return undefined;
-  const end = next.previous.endOffset;
+  const end = statedEnd(header, next)?.endOffset ?? (await file.size());
   if (end < header.headerBytes + FRAME_HEADER_BYTES + SEAL_FOOTER_BYTES) return undefined;
   const footer = new Uint8Array(SEAL_FOOTER_BYTES);
   if ((await file.read(footer, end - SEAL_FOOTER_BYTES)) < SEAL_FOOTER_BYTES) return undefined;

@@ -3,6 +3,7 @@ import { carriesRecords, type FrameHeader, FrameType, isEncoded } from '../forma
 import { decodePayload } from '../format/frame-payload.js';
 import type { WalRecord } from '../format/record.js';
 import type { IndexEntry } from '../format/seal.js';
+import { statedEnd } from '../segments/segment-end.js';
 import type { Lsn } from '../types.js';
 import type { CatalogEntry } from './catalog.js';
 import { decodeFrame, type FrameDecoder } from './decode-frame.js';
@@ -10,6 +11,9 @@ import { isGone, type ReadableFile } from './files.js';
 import { FrameStream, type FrameStreamOptions } from './frame-stream.js';
 import { lastEntry, readIndex } from './index-lookup.js';
 import type { LogSource } from './log-source.js';
+
+/** How often in a row a segment may be gone, or replaced, when it is about to be read. */
+const MOST_TRIES = 10;
 
 /** Visits frames in order. Returns false to go no further, 'enough' to be given the next ones later. */
 export type CursorVisitor = (
@@ -167,11 +171,16 @@ export class LogCursor {
       await this.#leave();
       return true;
     }
+    if (now.header.headerCrc !== entry.header.headerCrc) {
+      // Compacted since it was opened: what is left to read is in the new file.
+      await this.#leave();
+      return true;
+    }
     this.#entry = now;
     if (now.next !== undefined && this.#next > now.lastLsn!) return this.#move(now);
     if (now.next !== known) {
       // It was sealed since we looked: what is missing may be there now.
-      stream.resume(now.next!.previous.endOffset);
+      stream.resume(statedEnd(now.header, now.next)!.endOffset);
       return true;
     }
     if (now.next === undefined && (await this.#mayHaveGrown(now, stream))) return true;
@@ -212,23 +221,43 @@ export class LogCursor {
 
   /** Opens the segment that holds `next`, at the nearest frame that an index knows. */
   async #enter(): Promise<boolean> {
-    if (this.#next < this.#source.low()) throw this.#truncated();
-    const entry = await this.#locate();
-    if (entry === undefined) return false;
-    // Before any of its frames is read, and with nothing to be waited for in the middle of them.
-    const { logId, state } = entry.header;
-    await this.#source.keys?.load(logId, state.encryption);
-    this.#entry = entry;
+    const { catalog } = this.#source;
+    for (let tries = 1; ; tries++) {
+      if (this.#next < this.#source.low()) throw this.#truncated();
+      const entry = await this.#locate();
+      if (entry === undefined) return false;
+      const file = await this.#open(entry);
+      if (file !== undefined) {
+        // Before any of its frames is read, and with nothing to be waited for in the middle of them.
+        await this.#source.keys?.load(entry.header.logId, entry.header.state.encryption);
+        this.#entry = entry;
+        this.#file = file;
+        const live = entry.next === undefined ? this.#source.liveEnd(entry.header.segmentId) : undefined;
+        const stated = statedEnd(entry.header, entry.next)?.endOffset ?? Number.MAX_SAFE_INTEGER;
+        const end = live ?? Math.min(await file.size(), stated);
+        this.#stream = await this.#streamFrom(entry, file, end);
+        return true;
+      }
+      if (tries === MOST_TRIES) throw this.#truncated();
+      await catalog.renew(entry.name);
+    }
+  }
+
+  /** The entry's file; undefined when it is gone, cleaned up or compacted, or another one has its name by now. */
+  async #open(entry: CatalogEntry): Promise<ReadableFile | undefined> {
+    const { catalog } = this.#source;
+    let file: ReadableFile;
     try {
-      this.#file = await this.#source.catalog.files.open(entry.name);
+      file = await catalog.files.open(entry.name);
     } catch (error) {
-      if (isGone(error)) throw this.#truncated();
+      if (isGone(error)) return undefined;
       throw error;
     }
-    const live = entry.next === undefined ? this.#source.liveEnd(entry.header.segmentId) : undefined;
-    const end = live ?? Math.min(await this.#file.size(), entry.next?.previous.endOffset ?? Number.MAX_SAFE_INTEGER);
-    this.#stream = await this.#streamFrom(entry, this.#file, end);
-    return true;
+    // Only what is sealed is ever compacted.
+    const same = entry.next === undefined || (await catalog.isFileOf(entry, file));
+    if (same) return file;
+    await file.close();
+    return undefined;
   }
 
   async #locate(): Promise<CatalogEntry | undefined> {

@@ -1,4 +1,5 @@
-import { FrameType } from '../format/frame.js';
+import { type FrameHeader, FrameType } from '../format/frame.js';
+import { scanRecords } from '../format/sparse.js';
 import type { Lsn } from '../types.js';
 import { isGone } from './files.js';
 import { lastEntry, readIndex } from './index-lookup.js';
@@ -14,8 +15,9 @@ export async function firstLsnSince(source: LogSource, time: number): Promise<Ls
   let found: Lsn | undefined;
   try {
     await cursor.scan(
-      (frame) => {
-        if (frame.records > 0 && frame.type !== FrameType.Gap && frame.timestamp >= time) found ??= frame.firstLsn;
+      (frame, bytes, at) => {
+        if (frame.type === FrameType.Sparse) found ??= firstSince(frame, bytes, at, time);
+        else if (frame.records > 0 && frame.type !== FrameType.Gap && frame.timestamp >= time) found ??= frame.firstLsn;
         return found === undefined;
       },
       await source.readable(),
@@ -24,6 +26,17 @@ export async function firstLsnSince(source: LogSource, time: number): Promise<Ls
     await cursor.close();
   }
   return found ?? cursor.next;
+}
+
+/** The first record of a compacted frame of that time or later: each has a time of its own. */
+function firstSince(frame: FrameHeader, bytes: Uint8Array, at: number, time: number): Lsn | undefined {
+  const { storedBytes, firstLsn, timestamp } = frame;
+  let found: Lsn | undefined;
+  scanRecords(bytes, at, at + storedBytes, true, firstLsn, timestamp, (record) => {
+    if (record.timestamp >= time) found = record.lsn;
+    return found === undefined;
+  });
+  return found;
 }
 
 /** An LSN, of those that an index knows, whose frame is earlier than `time`; the first when there is none. */

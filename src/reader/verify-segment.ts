@@ -8,7 +8,8 @@ import {
 } from '../format/frame.js';
 import { isReadable, isSound, type PayloadKeys } from '../format/frame-payload.js';
 import { addToIndex, decodeSeal, type IndexEntry, readSealFooter, SEAL_FOOTER_BYTES } from '../format/seal.js';
-import { SEGMENT_HEADER_UNIT, SegmentFlag, type SegmentHeader } from '../format/segment-header.js';
+import { type Predecessor, SEGMENT_HEADER_UNIT, SegmentFlag, type SegmentHeader } from '../format/segment-header.js';
+import { sparseRecords } from '../format/sparse.js';
 import {
   afterTransaction,
   decodePositions,
@@ -19,6 +20,7 @@ import {
 } from '../format/state.js';
 import { mayDecide, readTransactionPrefix } from '../format/transaction.js';
 import { describeRow, verdictOf } from '../recovery/verdict.js';
+import { isCompacted } from '../segments/segment-end.js';
 import { checkFrame, type Expectation, saltAt } from '../segments/walk.js';
 import type { Lsn } from '../types.js';
 import type { ChunkMemory } from './chunks.js';
@@ -95,6 +97,8 @@ export class SegmentVerifier {
   /** Frames that the index in the seal knows of are gone. */
   #repaired = false;
   readonly #index: IndexEntry[] = [];
+  /** It ends where its own seal does, and not where its successor says. */
+  #compacted: boolean;
 
   constructor(
     file: ReadableFile,
@@ -109,6 +113,7 @@ export class SegmentVerifier {
     this.#memory = memory;
     this.#onChunk = onChunk;
     const { header, expectedLsn } = subject;
+    this.#compacted = isCompacted(header);
     this.#offset = header?.headerBytes ?? SEGMENT_HEADER_UNIT;
     this.#expected = {
       salt: header?.salt ?? { low: 0, high: 0 },
@@ -140,7 +145,11 @@ export class SegmentVerifier {
 
   async #measure(): Promise<void> {
     const size = await this.#file.size();
-    this.#end = Math.min(size, this.#subject.next?.previous.endOffset ?? size);
+    this.#end = Math.min(size, this.#statedEnd()?.endOffset ?? size);
+  }
+
+  #statedEnd(): Predecessor | undefined {
+    return this.#compacted ? undefined : this.#subject.next?.previous;
   }
 
   /** The segment's header is lost: the first frame tells the salt, and where to begin. */
@@ -150,19 +159,22 @@ export class SegmentVerifier {
     const bytes = Buffer.alloc(FRAME_HEADER_BYTES);
     await this.#file.read(bytes, found.offset);
     const salt = saltAt(new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), 0);
+    // A file that compaction wrote does not end where the successor says; its frames show that it is one.
+    this.#compacted = found.header.type === FrameType.Sparse;
+    await this.#measure();
     this.#expected = { salt, lsn: found.header.firstLsn, previousCrc: found.header.previousCrc };
     this.#offset = found.offset;
     return true;
   }
 
   async #readToEnd(): Promise<void> {
-    const { isLast, next } = this.#subject;
+    const { isLast } = this.#subject;
     let catchingUp = 0;
     for (;;) {
       await this.#readOn();
       if (this.#seal !== 'none') return;
       // A segment that was cut at recovery on a full disk has no seal, but a successor.
-      if (this.#offset === next?.previous.endOffset) return;
+      if (this.#offset === this.#statedEnd()?.endOffset) return;
       if (isLast) {
         const end = await this.#judgeEnd();
         if (end === 'sound' || (end === 'growing' && catchingUp === MOST_CATCHING_UP)) return;
@@ -207,14 +219,16 @@ export class SegmentVerifier {
       this.#damaged(offset + FRAME_HEADER_BYTES + storedBytes + i, 'a byte behind a frame is not zero', firstLsn);
       break;
     }
+    const last = Math.min(firstLsn + records - 1, this.#subject.lastLsn ?? Number.MAX_SAFE_INTEGER);
     if (type === FrameType.Gap) this.#noteGap(firstLsn, records);
     else if (records > 0) {
-      this.#count(firstLsn, Math.min(firstLsn + records - 1, this.#subject.lastLsn ?? Number.MAX_SAFE_INTEGER));
+      if (type === FrameType.Sparse) this.#countSparse(bytes.subarray(at, at + storedBytes), firstLsn, last, offset);
+      else this.#count(firstLsn, last);
       addToIndex(this.#index, offset, firstLsn, header.timestamp);
     }
     if (carriesRecords(type) && !isReadable(header, bytes.subarray(at), this.#keys))
       this.#findings.unchecked += records;
-    if (type === FrameType.Records) return true;
+    if (type === FrameType.Records || type === FrameType.Sparse) return true;
     return this.#visitOwn(header, bytes.subarray(at, at + storedBytes), offset);
   }
 
@@ -230,6 +244,19 @@ export class SegmentVerifier {
     if (findings.records === 0) findings.firstLsn = first;
     findings.records += last - first + 1;
     findings.lastLsn = last;
+  }
+
+  #countSparse(payload: Uint8Array, firstLsn: Lsn, last: Lsn, offset: number): void {
+    this.#compacted = true;
+    try {
+      const { count, first, last: lastThere } = sparseRecords(payload, firstLsn, last);
+      if (count === 0) return;
+      if (this.#findings.records === 0) this.#findings.firstLsn = first;
+      this.#findings.records += count;
+      this.#findings.lastLsn = lastThere;
+    } catch (error) {
+      this.#damaged(offset, lowerFirst((error as Error).message));
+    }
   }
 
   /** A frame that changes the state, or may. */
@@ -375,11 +402,21 @@ export class SegmentVerifier {
     // Cut more than once, it ends for its successor where the first cut ended it.
     const cuts = (flags & SegmentFlag.Truncates) !== 0;
     const fits = cuts ? previous.lastLsn <= lsn - 1 : previous.lastLsn === lsn - 1;
+    if (this.#compacted) return this.#compareCompacted(cuts);
     if (fits && previous.endOffset === this.#offset && previous.headerCrc === previousCrc) return;
     this.#damaged(
       this.#offset,
       `it ends here, at LSN ${lsn - 1}, and segment ${segmentId} says that it ended at byte ${previous.endOffset}, at LSN ${previous.lastLsn}`,
     );
+  }
+
+  /** A compacted segment says by its own seal, at the very end of the file, that it is whole. */
+  #compareCompacted(cut: boolean): void {
+    const [end, last] = [this.#expected.lsn - 1, this.#subject.lastLsn!];
+    const fits = cut ? last <= end : last === end;
+    const what = this.#seal === 'valid' ? 'it was compacted' : 'it was compacted, and lacks its seal';
+    if (fits && this.#seal === 'valid' && this.#offset === this.#end) return;
+    this.#damaged(this.#offset, `${what}: it ends at LSN ${end}, and should at LSN ${last}`);
   }
 
   /** The end of a file that was prepared and not used is zeros, unless it held something before. */

@@ -3,6 +3,7 @@ import { type EncryptionKey, KeyRing, keySourceOf } from '../format/key-ring.js'
 import { SegmentFlag, type SegmentHeader } from '../format/segment-header.js';
 import { lastLsnOf } from '../segments/chain.js';
 import { LOCK_NAME, segmentIdOf, segmentName } from '../segments/names.js';
+import { isCompacted } from '../segments/segment-end.js';
 import type { Lsn } from '../types.js';
 import { Catalog } from './catalog.js';
 import { RecycledMemory } from './chunks.js';
@@ -83,13 +84,21 @@ export async function verifyLog(directory: string, options: VerifyOptions = {}):
 }
 
 /** The same for any files that look like a log's directory. */
-export function verifyFiles(
+export async function verifyFiles(
   files: ReadableFiles,
   options: VerifyOptions = {},
   keys = new KeyRing(undefined),
 ): Promise<VerifyReport> {
-  return new LogVerifier(new Catalog(files), options, keys).verify();
+  for (let tries = 1; ; tries++) {
+    const verifier = new LogVerifier(new Catalog(files), options, keys);
+    const report = await verifier.verify();
+    // What looks like damage may be a segment that a writer compacted while we read: look again.
+    if (report.verdict !== 'corrupt' || tries === MOST_TRIES || !(await verifier.compactedMeanwhile())) return report;
+  }
 }
+
+/** A writer that compacts its log again and again while we read it is not waited for longer than this. */
+const MOST_TRIES = 5;
 
 interface Checked {
   subject: Subject;
@@ -105,6 +114,8 @@ class LogVerifier {
   #bytesBefore = 0;
   #recordsBefore = 0;
   #totalBytes = 0;
+  /** Of the segments as they were listed. */
+  #headerCrcs: number[] = [];
 
   constructor(catalog: Catalog, options: VerifyOptions, keys: KeyRing) {
     this.#catalog = catalog;
@@ -136,6 +147,13 @@ class LogVerifier {
     return report(checked);
   }
 
+  /** Whether a compacted segment is there that was not when we began. */
+  async compactedMeanwhile(): Promise<boolean> {
+    const known = new Set(this.#headerCrcs);
+    const entries = await new Catalog(this.#catalog.files).refresh(() => undefined);
+    return entries.some(({ header }) => isCompacted(header) && !known.has(header.headerCrc));
+  }
+
   /** The segments in order, those with a damaged header included. */
   async #listSegments(): Promise<{ name: string; header: SegmentHeader | undefined; size: number }[]> {
     let entries = await this.#refresh();
@@ -144,6 +162,7 @@ class LogVerifier {
       entries = await this.#refresh();
     }
     const headers = new Map(entries.map(({ name, header }) => [name, header]));
+    this.#headerCrcs = entries.map(({ header }) => header.headerCrc);
     const names = [...headers.keys(), ...this.#headerDamage.keys()].sort();
     return Promise.all(
       names.map(async (name) => ({ name, header: headers.get(name), size: (await this.#sizeOf(name)) ?? 0 })),

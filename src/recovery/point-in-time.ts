@@ -55,6 +55,7 @@ function follows({ head }: Survey, before: Survey | undefined, low: Lsn): boolea
 function endsSound(storage: Storage, survey: Survey): boolean {
   const { next, isLast, runs } = survey;
   const { endOffset, endCrc, sealed } = endOf(survey);
+  if (survey.compacted) return sealed && runs.length === 1 && endOffset === survey.fileBytes;
   if (next !== undefined) return endOffset === next.previous.endOffset && endCrc === next.previous.headerCrc;
   if (!isLast) return sealed && runs.length === 1;
   if (sealed) return runs.length === 1 && openedEnd(storage, survey) === endOffset;
@@ -117,7 +118,8 @@ function cutBehind(
   // Where the damaged segment begins is known: what earlier ones hold from there on was cut away before.
   const known = Math.max(0, ...(cutLsn > 0 ? behind : surveys).map((survey) => nextLsnOf(survey) ?? 0)) - 1;
   const firstLsn = Math.max(segments[0]?.firstLsn ?? 1, 1);
-  const records = Math.max(0, lastLsn - firstLsn + 1);
+  const leftOut = kept.reduce((sum, { runs }) => sum + (runs.at(0)?.leftOut ?? 0), 0);
+  const records = Math.max(0, lastLsn - firstLsn + 1 - leftOut);
   return {
     logId: surveys.find(({ head }) => head !== undefined)?.head?.logId,
     segments,

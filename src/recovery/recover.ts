@@ -3,6 +3,7 @@ import { type Predecessor, SegmentFlag } from '../format/segment-header.js';
 import { EMPTY_STATE, type LogState } from '../format/state.js';
 import { chainOf, type Link, lastLsnOf } from '../segments/chain.js';
 import {
+  isCompacting,
   isPreparing,
   isSpare,
   QUARANTINE_FOLDER,
@@ -15,9 +16,11 @@ import {
   type OnScan,
   readContent,
   readHeader,
+  readSealAtEnd,
   type SegmentContent,
   withFile,
 } from '../segments/read-segment.js';
+import { statedEnd } from '../segments/segment-end.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
 import type { Storage } from '../storage/storage.js';
 import { describeRow, verdictOf } from './verdict.js';
@@ -128,7 +131,8 @@ function inspectOnce(storage: Storage, mode: RecoveryMode, onProgress?: OnScan):
   const infos = describeSegments(storage, links, content);
   const state = content.state;
   const kept = infos.filter((info, i) => i === infos.length - 1 || info.lastLsn >= state.low);
-  checkChain(kept, links.slice(links.length - kept.length), state);
+  const keptLinks = links.slice(links.length - kept.length);
+  checkChain(kept, keptLinks, state);
 
   const last = infos[infos.length - 1];
   const { row, verdict } = verdictOf({
@@ -156,7 +160,7 @@ function inspectOnce(storage: Storage, mode: RecoveryMode, onProgress?: OnScan):
   const torn =
     verdict === 'torn-tail' ? { segment: last, from: content.endOffset, to: content.remains.end } : undefined;
   const firstLsn = Math.max(kept[0].firstLsn, 1);
-  const records = content.lastLsn - firstLsn + 1;
+  const records = content.lastLsn - firstLsn + 1 - compactedAway(keptLinks, kept);
   return {
     logId: lastHeader.logId,
     segments: kept,
@@ -178,7 +182,7 @@ function inspectOnce(storage: Storage, mode: RecoveryMode, onProgress?: OnScan):
       verdict: torn ? 'torn-tail' : 'clean',
       segments: kept.length,
       records,
-      firstLsn: records > 0 ? firstLsn : 0,
+      firstLsn: content.lastLsn >= firstLsn ? firstLsn : 0,
       lastLsn: content.lastLsn,
       checkpoint: state.checkpoint,
       discardedBytes: torn ? Math.max(torn.to - torn.from, 0) : 0,
@@ -217,6 +221,7 @@ function describeSegments(storage: Storage, links: Link[], last: SegmentContent)
   return links.map((link) => {
     const { header, next } = link;
     const name = segmentName(header.segmentId);
+    const end = endOf(storage, name, link, last);
     return {
       name,
       id: header.segmentId,
@@ -225,12 +230,37 @@ function describeSegments(storage: Storage, links: Link[], last: SegmentContent)
       lastLsn: lastLsnOf(link) ?? last.lastLsn,
       headerBytes: header.headerBytes,
       headerCrc: header.headerCrc,
-      endCrc: next?.previous.headerCrc ?? last.headerCrc,
-      endOffset: next?.previous.endOffset ?? last.endOffset,
+      endCrc: end.headerCrc,
+      endOffset: end.endOffset,
       fileBytes: next === undefined ? last.fileBytes : withFile(storage, name, (file) => file.size()),
       state: next === undefined && !last.sealed ? 'open' : 'sealed',
     };
   });
+}
+
+/** Where a segment's frames end: its successor says so, or the last one's frames; of a compacted one its own seal. */
+function endOf(
+  storage: Storage,
+  name: string,
+  { header, next }: Link,
+  last: SegmentContent,
+): { endOffset: number; headerCrc: number } {
+  const stated = statedEnd(header, next);
+  if (stated !== undefined || next === undefined) return stated ?? last;
+  const content = withFile(storage, name, (file) => readSealAtEnd(file, header));
+  if (content !== undefined) return content;
+  throw corrupt(`${name} was compacted and does not end in a seal any more. Nothing was touched.`, {
+    segment: name,
+    lsn: header.firstLsn,
+  });
+}
+
+/** LSNs that compaction took out. */
+function compactedAway(links: readonly Link[], infos: readonly SegmentInfo[]): number {
+  return links.reduce((sum, { header: { records } }, i) => {
+    const { firstLsn, lastLsn } = infos[i];
+    return records === undefined ? sum : sum + (lastLsn - firstLsn + 1 - records);
+  }, 0);
 }
 
 /** Each segment must be the successor of the one before it, and the first must reach down to the clean-up mark. */
@@ -255,7 +285,7 @@ function checkChain(segments: SegmentInfo[], links: Link[], state: LogState): vo
     if (cuts ? firstLsn > previous.lastLsn + 1 : firstLsn !== previous.lastLsn + 1) {
       throw corrupt(`${place.segment} starts at LSN ${firstLsn} after LSN ${previous.lastLsn}.`, place);
     }
-    if (segments[i - 1].fileBytes < previous.endOffset) {
+    if (segments[i - 1].fileBytes < (statedEnd(links[i - 1].header, { previous })?.endOffset ?? 0)) {
       const { name, fileBytes } = segments[i - 1];
       throw corrupt(`${name} is ${fileBytes} bytes long and should hold ${previous.endOffset}.`, {
         segment: name,
@@ -278,5 +308,5 @@ export function openError(error: unknown, directory: string): WalError {
 
 /** Leftovers of a crash that no segment will be made of. */
 export function unfinishedSpares(storage: Storage): string[] {
-  return storage.list().filter(isPreparing);
+  return storage.list().filter((name) => isPreparing(name) || isCompacting(name));
 }

@@ -149,6 +149,7 @@ class Planner {
       headWhole: false,
       salt: undefined,
       next: head,
+      compacted: false,
       isLast: false,
       runs: [],
       knownLsn: lastLsn + 1,
@@ -170,7 +171,8 @@ class Planner {
     this.#countReadable(survey.runs, last);
     const end = this.#mendHead(survey, patch);
     for (const run of survey.runs) {
-      if (run.sealAt !== undefined && survey.next !== undefined && run.to !== survey.next.previous.endOffset) {
+      const stated = survey.compacted ? undefined : survey.next?.previous;
+      if (run.sealAt !== undefined && stated !== undefined && run.to !== stated.endOffset) {
         throw beyondRepair(survey.name, 'a seal in the middle of it');
       }
       this.#fill(patch, survey.salt!, end, run.from, run.firstLsn, run.previousCrc, last);
@@ -186,8 +188,9 @@ class Planner {
   }
 
   #countReadable(runs: readonly Run[], last: Lsn): void {
-    for (const { firstLsn, nextLsn, gaps } of runs) {
-      this.#plan.kept += Math.max(0, Math.min(nextLsn - 1, last) - firstLsn + 1);
+    for (const { firstLsn, nextLsn, gaps, leftOut } of runs) {
+      // Nothing is ever cut off a compacted segment later.
+      this.#plan.kept += Math.max(0, Math.min(nextLsn - 1, last) - firstLsn + 1) - leftOut;
       for (const gap of gaps) {
         this.#plan.kept -= Math.max(0, Math.min(gap.lastLsn, last) - gap.firstLsn + 1);
         this.#lose(gap.firstLsn, Math.min(gap.lastLsn, last));
@@ -222,7 +225,8 @@ class Planner {
     // Without a predecessor, what stood before the first record may have been cleaned up as well as lost: see #low.
     const starts = run !== undefined && run.from % SEGMENT_HEADER_UNIT === 0 && run.firstLsn === expected;
     const firstLsn = cuts ? run.firstLsn : expected;
-    const behind = run?.from ?? next?.previous.endOffset ?? Number.MAX_SAFE_INTEGER;
+    const stated = survey.compacted ? undefined : next?.previous;
+    const behind = run?.from ?? stated?.endOffset ?? Number.MAX_SAFE_INTEGER;
     const headerBytes = starts || cuts ? behind - (behind % SEGMENT_HEADER_UNIT) : segmentHeaderBytes(bytesOf(state));
     const room = behind - headerBytes;
     const whole = room === 0 || room >= FRAME_HEADER_BYTES ? headerBytes : SEGMENT_HEADER_UNIT;
@@ -232,13 +236,17 @@ class Planner {
       salt: survey.salt,
       firstLsn,
       createdAt: run?.timestamp ?? previous.timestamp,
-      segmentBytes: Math.max(survey.fileBytes, SEGMENT_HEADER_UNIT),
+      // A compacted file is always smaller than it says that it was made: it ends with its seal.
+      segmentBytes: Math.max(survey.fileBytes, SEGMENT_HEADER_UNIT) * (survey.compacted ? 2 : 1),
       previous,
-      flags: SegmentFlag.Recycled | (cuts ? SegmentFlag.Truncates : 0),
+      flags:
+        SegmentFlag.Recycled |
+        (cuts ? SegmentFlag.Truncates : 0) |
+        (survey.compacted && survey.next !== undefined ? SegmentFlag.Compacted : 0),
       state: fitting(state, whole),
     };
     const { bytes } = encodeSegmentHeader(header, whole);
-    const wanted = run === undefined ? next?.previous.headerCrc : run.previousCrc;
+    const wanted = run === undefined && !survey.compacted ? next?.previous.headerCrc : run?.previousCrc;
     const view = new DataView(bytes.buffer);
     if (whole === behind && wanted !== undefined) giveHeaderChecksum(bytes, wanted);
     if (whole > behind) throw beyondRepair(survey.name, 'no room for a header');
@@ -281,7 +289,12 @@ class Planner {
   #mendEnd(survey: Survey, follower: Survey | undefined, patch: SegmentPatch, end: End, last: Lsn): void {
     const { next, salt, fileBytes, head } = survey;
     const sealed = survey.runs.at(-1)?.sealAt !== undefined;
-    if (next !== undefined) {
+    if (next !== undefined && survey.compacted) {
+      // Only its own seal says where it ends. The successor still knows the last LSN.
+      survey.knownLsn = Math.max(survey.knownLsn, next.previous.lastLsn + 1);
+      if (!sealed) return this.#seal(survey, patch, end);
+      end.lastLsn = next.previous.lastLsn;
+    } else if (next !== undefined) {
       const { endOffset, headerCrc, lastLsn } = next.previous;
       this.#fill(patch, salt!, end, endOffset, Math.max(lastLsn, end.lastLsn) + 1, headerCrc, last);
       end.lastLsn = lastLsn;

@@ -18,6 +18,7 @@ import {
   type SegmentHeader,
   type SegmentPrelude,
 } from '../format/segment-header.js';
+import { sparseRecords } from '../format/sparse.js';
 import {
   afterTransaction,
   decodePositions,
@@ -30,6 +31,7 @@ import { mayDecide, readTransactionPrefix } from '../format/transaction.js';
 import { chainOf, type Link } from '../segments/chain.js';
 import { segmentIdOf, segmentName } from '../segments/names.js';
 import { readHeader, withFile } from '../segments/read-segment.js';
+import { isCompacted, statedEnd } from '../segments/segment-end.js';
 import {
   checkFrame,
   type Expectation,
@@ -58,6 +60,8 @@ export interface Run {
   sealAt: number | undefined;
   /** LSNs that gap frames in it stand for. */
   gaps: LsnSpan[];
+  /** LSNs that compaction left out. */
+  leftOut: number;
   /** The newest state in it. */
   state: LogState | undefined;
 }
@@ -86,6 +90,8 @@ export interface Survey {
   salt: Salt | undefined;
   /** The head of the segment that follows directly, which says where this one ends. */
   next: SegmentHead | undefined;
+  /** It ends where its own seal does, and not where the next head says. */
+  compacted: boolean;
   isLast: boolean;
   runs: Run[];
   /** One above the highest LSN that a frame header told of, whether its frame can be read or not. */
@@ -181,6 +187,7 @@ function describe(file: StorageFile): Survey {
     headWhole: false,
     salt: undefined,
     next: undefined,
+    compacted: false,
     isLast: false,
     runs: [],
     knownLsn: 0,
@@ -189,7 +196,7 @@ function describe(file: StorageFile): Survey {
   };
   try {
     const { state, ...head } = readHeader(file);
-    return { ...survey, head, headState: state, headWhole: true, salt: head.salt };
+    return { ...survey, head, headState: state, headWhole: true, salt: head.salt, compacted: isCompacted(head) };
   } catch (error) {
     if (!isCorrupt(error)) throw error;
   }
@@ -199,7 +206,8 @@ function describe(file: StorageFile): Survey {
     if (head.segmentId !== survey.id) return survey;
     const state = new Uint8Array(Math.min(stateBytes, survey.fileBytes));
     const whole = file.read(state, SEGMENT_PRELUDE_BYTES) === stateBytes && crc32(state) === stateCrc;
-    return { ...survey, head, headState: whole ? decodeState(state) : undefined, salt: head.salt };
+    const headState = whole ? decodeState(state) : undefined;
+    return { ...survey, head, headState, salt: head.salt, compacted: isCompacted(head) };
   } catch (error) {
     if (!isCorrupt(error)) throw error;
     return survey;
@@ -216,7 +224,7 @@ class Surveyor {
   readonly #before: Survey | undefined;
   readonly #progress: SurveyProgress;
   readonly #base: number;
-  readonly #limit: number;
+  #limit: number;
   readonly #window: Window;
   #expected: Lsn;
   #state: LogState | undefined;
@@ -241,7 +249,7 @@ class Surveyor {
     this.#base = progress.bytes;
     const { head, next, fileBytes } = survey;
     this.#window = new Window(file);
-    this.#limit = Math.min(fileBytes, next?.previous.endOffset ?? fileBytes);
+    this.#limit = Math.min(fileBytes, statedEnd(head, next)?.endOffset ?? fileBytes);
     this.#expected = head?.firstLsn ?? nextLsnOf(before) ?? 1;
     this.#state = survey.headState ?? newestStateOf(before);
   }
@@ -275,6 +283,7 @@ class Surveyor {
     const start = { salt: salt!, lsn, previousCrc, isSound: this.#isSound };
     for (const { header, offset, payload } of walkFrames(this.#window, from, start)) {
       const end = offset + frameBytes(header.storedBytes);
+      if (header.type === FrameType.Sparse) this.#isCompacted();
       if (end > this.#limit) break;
       run ??= this.#beginRun(offset, header);
       this.#take(run, header, offset, payload);
@@ -300,6 +309,7 @@ class Surveyor {
       timestamp,
       sealAt: undefined,
       gaps: [],
+      leftOut: 0,
       state: this.#state,
     };
   }
@@ -316,6 +326,10 @@ class Surveyor {
     }
     if (type === FrameType.Gap) {
       if (records > 0) run.gaps.push({ firstLsn, lastLsn: run.nextLsn - 1 });
+    } else if (type === FrameType.Sparse) {
+      const { count } = sparseRecords(payload, firstLsn, Number.MAX_SAFE_INTEGER);
+      run.leftOut += records - count;
+      this.#progress.records += count;
     } else {
       this.#progress.records += records;
     }
@@ -333,6 +347,12 @@ class Surveyor {
       run.sealAt = offset;
     }
     run.state = this.#state;
+  }
+
+  /** Its header may be lost, which would have said so. */
+  #isCompacted(): void {
+    this.#survey.compacted = true;
+    this.#limit = this.#survey.fileBytes;
   }
 
   /** Past the frame that is damaged at `at`, if its header still says how long it is. */

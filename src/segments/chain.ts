@@ -8,7 +8,7 @@ export interface Link {
 
 /**
  * The segments that make up the log, oldest first: from the newest one back, from successor to predecessor. What was
- * made void by a cut (`truncateAfter`) is not in the chain, though its file may still be there.
+ * made void by a cut (`truncateAfter`), or replaced by a compacted segment, is not in the chain, though its file may still be there.
  */
 export function chainOf(headers: readonly SegmentHeader[]): Link[] {
   const chain: Link[] = [];
@@ -27,8 +27,8 @@ export function lastLsnOf({ next }: Link): number | undefined {
   return next && Math.min(next.previous.lastLsn, next.firstLsn - 1);
 }
 
-/** Whether a segment before `next` was cut away when `next` was begun. */
+/** Whether a segment before `next` was cut away when `next` was begun, or is compacted into it. */
 function isVoid(header: SegmentHeader, next: SegmentHeader | undefined): boolean {
-  if (next === undefined || (next.flags & SegmentFlag.Truncates) === 0) return false;
+  if (next === undefined || (next.flags & (SegmentFlag.Truncates | SegmentFlag.Compacted)) === 0) return false;
   return header.segmentId > next.previous.segmentId;
 }

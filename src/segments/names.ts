@@ -5,6 +5,7 @@ export const QUARANTINE_FOLDER = 'quarantine';
 const SEGMENT_NAME = /^(\d{16})\.wal$/;
 const SPARE_PREFIX = 'spare-';
 const PREPARING_PREFIX = 'preparing-';
+const COMPACTING_PREFIX = 'compacting-';
 const TEMPORARY_SUFFIX = '.tmp';
 
 /** Segment ids count up from 1 and are never reused, so that a name never means two different segments. */
@@ -35,6 +36,15 @@ export function preparingName(token: string): string {
 
 export function isPreparing(name: string): boolean {
   return name.startsWith(PREPARING_PREFIX) && name.endsWith(TEMPORARY_SUFFIX);
+}
+
+/** What compaction is writing. One that is found at open was left by a crash and is of no use. */
+export function compactingName(token: string): string {
+  return COMPACTING_PREFIX + token + TEMPORARY_SUFFIX;
+}
+
+export function isCompacting(name: string): boolean {
+  return name.startsWith(COMPACTING_PREFIX) && name.endsWith(TEMPORARY_SUFFIX);
 }
 
 /** Where damaged or cut bytes go: named for the segment and the offset they came from. */

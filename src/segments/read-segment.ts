@@ -82,7 +82,8 @@ export function readContent(file: StorageFile, header: SegmentHeader, onProgress
   return readSealAtEnd(file, header) ?? readFrames(file, header, onProgress);
 }
 
-function readSealAtEnd(file: StorageFile, header: SegmentHeader): SegmentContent | undefined {
+/** The content of a segment whose file ends with its seal, as only that tells; undefined when there is none that holds. */
+export function readSealAtEnd(file: StorageFile, header: SegmentHeader): SegmentContent | undefined {
   const fileBytes = file.size();
   if (fileBytes >= header.segmentBytes || fileBytes < header.headerBytes + FRAME_HEADER_BYTES) return undefined;
   const footer = new Uint8Array(SEAL_FOOTER_BYTES);

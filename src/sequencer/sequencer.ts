@@ -454,6 +454,30 @@ export class Sequencer {
     });
   }
 
+  /** The finished segments, oldest first. */
+  get sealed(): readonly SegmentInfo[] {
+    return this.#sealed;
+  }
+
+  /** Notes, durably, what a compaction that is about to take effect asks of the log from then on. */
+  noteCompaction(compacted: number, deletesGone: number): LogState {
+    return this.updateState((state) => ({
+      ...state,
+      compacted: Math.max(state.compacted ?? 0, compacted),
+      ...(deletesGone > 0 && { deletesGone: Math.max(state.deletesGone ?? 0, deletesGone) }),
+    }));
+  }
+
+  /** One segment has taken the place of several that follow one another, the file of the last included. */
+  replaceSealed(ids: readonly number[], info: SegmentInfo): void {
+    const at = this.#sealed.findIndex((segment) => segment.id === ids[0]);
+    if (at < 0 || ids.some((id, i) => this.#sealed[at + i]?.id !== id)) {
+      throw new WalError('ERR_WAL_FAILED', `Segments ${ids.join(', ')} are not there to be replaced.`);
+    }
+    this.#sealed.splice(at, ids.length, info);
+    this.#publishSegments();
+  }
+
   #keepFrom(): number {
     return Math.min(neededFrom(this.#state), this.#transactions.neededFrom());
   }

@@ -35,6 +35,7 @@ export class NodeStorage implements Storage {
     );
   }
 
+  /** A rename always replaces; that it does not do so unasked is a matter of names that are never used twice. */
   rename(from: string, to: string): void {
     fs.renameSync(path.join(this.#directory, from), path.join(this.#directory, to));
   }

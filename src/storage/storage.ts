@@ -7,7 +7,8 @@ export interface Storage {
   list(folder?: string): string[];
   /** `create` fails when the file exists; `write` and `create` allow reading too. */
   open(name: string, mode: 'read' | 'write' | 'create'): StorageFile;
-  rename(from: string, to: string): void;
+  /** `replace`: whatever has the name `to` may lose it, in one step. Without it nobody counts on what happens then. */
+  rename(from: string, to: string, replace?: boolean): void;
   remove(name: string): void;
   /** Creates a folder; nothing happens when it exists. */
   makeFolder(name: string): void;

@@ -183,9 +183,9 @@ export class SimulatedDisk implements Storage {
     return this.#handle(name, file);
   }
 
-  rename(from: string, to: string): void {
+  rename(from: string, to: string, replace = false): void {
     const file = this.#find(from);
-    if (this.#lookUp(to) !== undefined) fail('EEXIST', to);
+    if (!replace && this.#lookUp(to) !== undefined) fail('EEXIST', to);
     this.#perform('rename', `${from} -> ${to}`, () => {
       if (folderOf(from) === folderOf(to)) return this.#names(from).change(file, baseOf(from), baseOf(to));
       const move: Move = { durable: undefined };

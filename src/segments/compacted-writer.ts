@@ -1,0 +1,213 @@
+import { crc32 } from '../format/checksum.js';
+import {
+  buildFrame,
+  Field,
+  FRAME_HEADER_BYTES,
+  type FrameHeader,
+  FrameType,
+  frameBytes,
+  HeaderFlag,
+  writeEncoderFields,
+  writeSequencerFields,
+} from '../format/frame.js';
+import { addToIndex, encodeSeal, type IndexEntry } from '../format/seal.js';
+import { encodeSegmentHeader, type SegmentHeader } from '../format/segment-header.js';
+import { SPARSE_OVERHEAD_BYTES, writeSparsePrefix } from '../format/sparse.js';
+import type { LogState } from '../format/state.js';
+import type { StorageFile } from '../storage/storage.js';
+import { segmentName } from './names.js';
+import type { SegmentInfo } from './segment-info.js';
+
+/** Content of one sparse frame, about: what a reader reads to find one record of it. */
+const SPARSE_BYTES = 64 * 1024;
+/** Written at once. */
+const WRITE_BYTES = 1024 * 1024;
+/** The most LSNs that one frame can stand for. */
+const MOST_LSNS = 0xffffffff;
+const EMPTY = new Uint8Array(0);
+
+/** Writes a compacted segment into a file of its own, from its header to its seal. Its name is the caller's business. */
+export class CompactedWriter {
+  readonly #file: StorageFile;
+  readonly #header: Omit<SegmentHeader, 'headerBytes' | 'headerCrc'>;
+  readonly #headerBytes: number;
+  readonly #headerCrc: number;
+  readonly #index: IndexEntry[] = [];
+  readonly #waiting: Uint8Array[] = [];
+  #waitingBytes = 0;
+  #written = 0;
+  /** Behind all frames, also those that wait to be written. */
+  #end: number;
+  #lastCrc: number;
+  /** The first LSN that no frame stands for yet. */
+  #nextLsn: number;
+  #timestamp: number;
+  /** The sparse frame that is being filled. */
+  #payload = new Uint8Array(SPARSE_BYTES + 4096);
+  #payloadEnd = 0;
+  #lastLsn = 0;
+  #lastTime = 0;
+
+  constructor(file: StorageFile, header: Omit<SegmentHeader, 'headerBytes' | 'headerCrc'>) {
+    const { bytes, headerCrc } = encodeSegmentHeader(header);
+    this.#file = file;
+    this.#header = header;
+    this.#headerBytes = bytes.byteLength;
+    this.#headerCrc = headerCrc;
+    this.#lastCrc = headerCrc;
+    this.#end = bytes.byteLength;
+    this.#nextLsn = header.firstLsn;
+    this.#timestamp = header.createdAt;
+    this.#put(bytes);
+  }
+
+  /** One record, `record` as it lies in its frame. LSNs only grow, times never fall. */
+  add(lsn: number, timestamp: number, record: Uint8Array): void {
+    const bytes = SPARSE_OVERHEAD_BYTES + record.byteLength;
+    const full = this.#payloadEnd + bytes > SPARSE_BYTES || lsn - this.#nextLsn >= MOST_LSNS;
+    if (this.#payloadEnd > 0 && full) this.#endFrame(this.#lastLsn);
+    if (this.#payloadEnd === 0) {
+      // The record's own LSN leaps over what is left out before it, as far as one frame can stand for.
+      if (lsn - this.#nextLsn >= MOST_LSNS) this.#skipTo(lsn);
+      this.#timestamp = timestamp;
+      this.#lastTime = timestamp;
+      this.#lastLsn = this.#nextLsn - 1;
+    }
+    if (this.#payload.length < this.#payloadEnd + bytes) {
+      const larger = new Uint8Array(this.#payloadEnd + bytes);
+      larger.set(this.#payload.subarray(0, this.#payloadEnd));
+      this.#payload = larger;
+    }
+    const at = writeSparsePrefix(
+      this.#payload,
+      this.#payloadEnd,
+      lsn - this.#lastLsn - 1,
+      Math.max(0, timestamp - this.#lastTime),
+    );
+    this.#payload.set(record, at);
+    this.#payloadEnd = at + record.byteLength;
+    this.#lastLsn = lsn;
+    this.#lastTime = Math.max(timestamp, this.#lastTime);
+  }
+
+  /** A frame as it is. */
+  copy(header: FrameHeader, payload: Uint8Array): void {
+    const { type, codec, encryption, storedBytes, rawBytes, records, payloadCrc, firstLsn, timestamp } = header;
+    this.coverTo(firstLsn - 1);
+    const frame = new Uint8Array(frameBytes(storedBytes));
+    const view = new DataView(frame.buffer);
+    writeEncoderFields(view, 0, type, storedBytes, rawBytes, records);
+    view.setUint8(Field.codec, codec);
+    view.setUint8(Field.encryption, encryption);
+    view.setUint32(Field.payloadCrc, payloadCrc, true);
+    frame.set(payload, FRAME_HEADER_BYTES);
+    this.#timestamp = timestamp;
+    this.#append(frame, records);
+  }
+
+  /** Records that an earlier repair gave up. */
+  gap(firstLsn: number, records: number, timestamp: number): void {
+    this.coverTo(firstLsn - 1);
+    this.#timestamp = timestamp;
+    this.#append(emptyFrame(FrameType.Gap, records), records);
+  }
+
+  /** Every LSN up to `lsn` is accounted for: in a frame, or left out by one. */
+  coverTo(lsn: number): void {
+    if (this.#payloadEnd > 0) this.#endFrame(Math.min(lsn, this.#nextLsn + MOST_LSNS - 1));
+    this.#skipTo(lsn + 1);
+  }
+
+  /** Writes the seal and makes all of it durable. */
+  seal(state: LogState, timestamp: number): SegmentInfo {
+    const { salt, segmentId, firstLsn } = this.#header;
+    const lastLsn = this.#nextLsn - 1;
+    const payload = encodeSeal({ state, index: this.#index }, this.#end);
+    const flags = HeaderFlag.PrefixDurable;
+    const at = Math.max(timestamp, this.#timestamp);
+    const seal = buildFrame(FrameType.Seal, payload, lastLsn + 1, lastLsn, salt, at, this.#lastCrc, flags);
+    this.#put(seal.bytes);
+    this.#end += seal.bytes.byteLength;
+    this.#write();
+    this.#file.sync();
+    return {
+      name: segmentName(segmentId),
+      id: segmentId,
+      salt,
+      firstLsn,
+      lastLsn,
+      headerBytes: this.#headerBytes,
+      headerCrc: this.#headerCrc,
+      endCrc: seal.headerCrc,
+      endOffset: this.#end,
+      fileBytes: this.#end,
+      state: 'sealed',
+    };
+  }
+
+  /** Frames without a record stand for the LSNs before this one. */
+  #skipTo(lsn: number): void {
+    for (let left = lsn - this.#nextLsn; left > 0; left = lsn - this.#nextLsn) {
+      const lsns = Math.min(left, MOST_LSNS);
+      this.#append(emptyFrame(FrameType.Sparse, lsns), lsns);
+    }
+  }
+
+  #endFrame(lastLsn: number): void {
+    const payload = this.#payload.subarray(0, this.#payloadEnd);
+    const lsns = lastLsn - this.#nextLsn + 1;
+    const frame = new Uint8Array(frameBytes(payload.byteLength));
+    const view = new DataView(frame.buffer);
+    writeEncoderFields(view, 0, FrameType.Sparse, payload.byteLength, payload.byteLength, lsns);
+    view.setUint32(Field.payloadCrc, crc32(payload), true);
+    frame.set(payload, FRAME_HEADER_BYTES);
+    this.#payloadEnd = 0;
+    this.#append(frame, lsns);
+    this.#timestamp = this.#lastTime;
+  }
+
+  #append(frame: Uint8Array, lsns: number): void {
+    const { salt } = this.#header;
+    const view = new DataView(frame.buffer);
+    const first = this.#nextLsn;
+    if (view.getUint8(Field.type) !== FrameType.Gap && lsns > 0) {
+      addToIndex(this.#index, this.#end, first, this.#timestamp);
+    }
+    // All that is in it was durable before it was written: a sealed segment was.
+    this.#lastCrc = writeSequencerFields(
+      view,
+      frame,
+      0,
+      first,
+      first - 1,
+      salt,
+      this.#timestamp,
+      this.#lastCrc,
+      HeaderFlag.PrefixDurable,
+    );
+    this.#nextLsn += lsns;
+    this.#end += frame.byteLength;
+    this.#put(frame);
+  }
+
+  #put(bytes: Uint8Array): void {
+    this.#waiting.push(bytes);
+    this.#waitingBytes += bytes.byteLength;
+    if (this.#waitingBytes >= WRITE_BYTES) this.#write();
+  }
+
+  #write(): void {
+    this.#file.write(this.#waiting, this.#written);
+    this.#written += this.#waitingBytes;
+    this.#waiting.length = 0;
+    this.#waitingBytes = 0;
+  }
+}
+
+function emptyFrame(type: number, lsns: number): Uint8Array {
+  const frame = new Uint8Array(FRAME_HEADER_BYTES);
+  const view = new DataView(frame.buffer);
+  writeEncoderFields(view, 0, type, 0, 0, lsns);
+  view.setUint32(Field.payloadCrc, crc32(EMPTY), true);
+  return frame;
+}

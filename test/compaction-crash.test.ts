@@ -1,0 +1,149 @@
+import t from 'tap';
+import { readHeader, withFile } from '../src/segments/read-segment.js';
+import { isCompacted } from '../src/segments/segment-end.js';
+import { clear, data, del, faultOf, type History, KeyLog, put } from './compaction-helpers.js';
+import { Random } from './simulation/random.js';
+import { type Call, type CrashKind, SimulatedDisk } from './simulation/simulated-disk.js';
+import { during } from './simulation/simulated-log.js';
+
+const SEEDS = 1;
+const KINDS: CrashKind[] = ['process', 'power'];
+
+/** A few segments with garbage in each; LSN 14 was cut off once. */
+function prepare(disk: SimulatedDisk): KeyLog {
+  const log = new KeyLog({ disk });
+  log.write(put('a', '1'), data('first'), put('b', '1'));
+  log.write(del('never'), put('c', '1'));
+  log.sequencer.rotate();
+  log.write(put('a', '2'), del('b'));
+  log.write(data('second'), put('', 'empty key'));
+  log.sequencer.rotate();
+  log.write(clear(), put('a', '3'), put('d', '1'));
+  log.write(put('cut', 'off'), put('e', '1'));
+  log.cut(12);
+  log.write(put('e', '2'), del('d'));
+  log.sequencer.rotate();
+  log.write(put('e', '3'), put('a', '4'));
+  log.sequencer.rotate();
+  log.write(put('f', '1'), data('last'));
+  return log;
+}
+
+const WORKS: [name: string, prepare: (disk: SimulatedDisk) => KeyLog, segmentBytes: number][] = [
+  ['one new segment', prepare, 32 * 1024],
+  ['several new segments', prepare, 60],
+  [
+    'a log with a checkpoint',
+    (disk) => {
+      const log = prepare(disk);
+      log.sequencer.updateState((state) => ({ ...state, checkpoint: 7 }));
+      return log;
+    },
+    32 * 1024,
+  ],
+  [
+    'a log that was closed and that nobody has written to since',
+    (disk) => {
+      const log = prepare(disk);
+      log.sequencer.close();
+      const again = new KeyLog({ disk });
+      again.history.push(...log.history.slice(1));
+      return again;
+    },
+    32 * 1024,
+  ],
+];
+
+for (const [name, prepareLog, segmentBytes] of WORKS) {
+  t.test(`a crash at any call of a compaction leaves the old segments or the new ones: ${name}`, async (t) => {
+    let points = 0;
+    let compacted = 0;
+    for (const kind of KINDS) {
+      for (let seed = 0; seed < SEEDS; seed++) {
+        for (let call = 1, reached = true; reached; call++) {
+          // Of the calls of recovery every third, another one each time.
+          for (let again = 0, reachedAgain = true; reachedAgain; again += again === 0 ? 1 + (call % 3) : 3) {
+            const disk = new SimulatedDisk(new Random(seed));
+            const log = prepareLog(disk);
+            reached = during(disk, { crashAt: call }, () => log.compact({ segmentBytes }));
+            disk.crash();
+            disk.restart(kind);
+            reachedAgain = again > 0 && during(disk, { crashAt: again }, () => new KeyLog({ disk }));
+            if (again === 0) reachedAgain = true;
+            else disk.restart(KINDS[(seed + again) % 2]);
+            points++;
+            const point = `${kind}, seed ${seed}, call ${call}, call ${again} of recovery`;
+            if (hasCompacted(disk)) compacted++;
+            const fault = await judge(new KeyLog({ disk }), log.history);
+            if (fault !== undefined) t.fail(`${point}: ${fault}`);
+          }
+        }
+      }
+    }
+    t.ok(points > 50, `${points} crashes`);
+    t.ok(compacted > 10 && compacted < points - 10, `after ${compacted} of them a new segment was there`);
+  });
+}
+
+async function judge(log: KeyLog, history: History): Promise<string | undefined> {
+  const last = log.recovered.end.lastLsn;
+  if (last !== history.length - 1) return `ends at LSN ${last}`;
+  const fault = await faultOf(log, history);
+  if (fault !== undefined) return fault;
+  log.history.push(...history.slice(1));
+  // And it goes on, and can be compacted once more.
+  log.write(put('later', '1'), put('a', '5'));
+  log.sequencer.rotate();
+  log.compact();
+  const later = await faultOf(log, log.history);
+  return later && `compacted again: ${later}`;
+}
+
+function hasCompacted(disk: SimulatedDisk): boolean {
+  const names = disk.list().filter((name) => name.endsWith('.wal'));
+  return names.some((name) => isCompacted(withFile(disk, name, readHeader)));
+}
+
+t.test('a call that fails in a compaction leaves a log that goes on and loses nothing', async (t) => {
+  const failing: Call[] = ['create', 'write', 'sync', 'rename', 'syncFolder', 'remove'];
+  for (const errno of ['EIO', 'ENOSPC'] as const) {
+    for (let failAt = 1, reached = true; reached; failAt++) {
+      const disk = new SimulatedDisk(new Random(failAt));
+      const log = prepare(disk);
+      reached = during(disk, { failAt, failing, errno }, () => log.compact({ segmentBytes: 60 }));
+      // Writing down what must hold from then on is the sequencer's, which trusts no disk after an error.
+      if (log.sequencer.failed) disk.crash();
+      const next = log.sequencer.failed ? reopened(disk, log.history) : log;
+      next.write(put('later', '1'));
+      const fault = await faultOf(next, next.history);
+      if (fault !== undefined) t.fail(`${errno} at ${failAt}: ${fault}`);
+      disk.crash();
+      const again = reopened(disk, next.history);
+      const left = await faultOf(again, again.history);
+      if (left !== undefined) t.fail(`${errno} at ${failAt}, reopened: ${left}`);
+    }
+  }
+  t.pass();
+});
+
+function reopened(disk: SimulatedDisk, history: History): KeyLog {
+  disk.restart('power');
+  const log = new KeyLog({ disk });
+  log.history.push(...history.slice(1));
+  return log;
+}
+
+t.test('a full disk ends a compaction, which leaves no file behind', async (t) => {
+  const disk = new SimulatedDisk(new Random(1));
+  const log = prepare(disk);
+  for (let free = 0; free <= 4000; free += 500) {
+    const before = disk.fileNames();
+    disk.quotaBytes = disk.usedBytes() + free;
+    t.throws(() => log.compact(), { code: 'ENOSPC' });
+    t.same(disk.fileNames(), before);
+    t.equal(await faultOf(log, log.history), undefined);
+    disk.quotaBytes = Number.POSITIVE_INFINITY;
+  }
+  t.ok(log.compact() > 0);
+  t.equal(await faultOf(log, log.history), undefined);
+});
