@@ -7,6 +7,7 @@ import { Field, FRAME_HEADER_BYTES, FrameType, writeEncoderFields } from '../src
 import { align8 } from '../src/format/integers.js';
 import { RecordKind, type WalRecord } from '../src/format/record.js';
 import { type Entry, EntryBatch } from '../src/producer/records.js';
+import { Stage } from '../src/producer/stage.js';
 import { filesOf } from '../src/reader/storage-files.js';
 import { verifyFiles } from '../src/reader/verify.js';
 import { Descriptor, FrameFlag, FrameState, type Ring } from '../src/ring/ring.js';
