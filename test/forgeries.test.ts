@@ -11,6 +11,7 @@ import type { CatalogEntry } from '../src/reader/catalog.js';
 import { readIndex } from '../src/reader/index-lookup.js';
 import { filesOf } from '../src/reader/storage-files.js';
 import { verifyFiles } from '../src/reader/verify.js';
+import { inspectPointInTime } from '../src/recovery/point-in-time.js';
 import { inspectLog } from '../src/recovery/recover.js';
 import { planRepair } from '../src/recovery/repair-plan.js';
 import { finish } from '../src/recovery/survey.js';
@@ -144,6 +145,25 @@ t.test('a seal is not given the memory that a footer without a checksum asks for
   const { largest, result } = await largestAllocation(() => verifyFiles(files));
   t.equal(result.verdict, 'corrupt', 'a seal stood there, all of whose sectors were written');
   t.ok(largest <= 2 * MIB, `${largest} bytes at once`);
+});
+
+t.test('a log that would come to LSNs which a number cannot hold is not opened', async (t) => {
+  const firstLsn = 2 ** 53 - 10;
+  const { bytes } = encodeSegmentHeader({
+    logId: new Uint8Array(16),
+    segmentId: 1,
+    salt: { low: 1, high: 2 },
+    firstLsn,
+    createdAt: 0,
+    segmentBytes: 8192,
+    previous: { segmentId: 0, lastLsn: firstLsn - 1, endOffset: 0, headerCrc: 0 },
+    flags: 0,
+    state: { ...EMPTY_STATE, low: firstLsn },
+  });
+  const disk = new MemoryDisk(new Map([[SEGMENT_1, Buffer.concat([bytes, Buffer.alloc(4096)])]]));
+  const error = await failsWith(t, 'ERR_WAL_CORRUPT', () => inspectLog(disk, 'tolerate-torn-tail'));
+  t.match(error.message, /no log comes to/);
+  await failsWith(t, 'ERR_WAL_CORRUPT', () => finish(inspectPointInTime(disk)));
 });
 
 t.test('a state that is none is damage, also when its checksum holds', async (t) => {
