@@ -15,6 +15,7 @@ import { inspectPointInTime } from '../src/recovery/point-in-time.js';
 import { inspectLog } from '../src/recovery/recover.js';
 import { planRepair } from '../src/recovery/repair-plan.js';
 import { finish } from '../src/recovery/survey.js';
+import { Control, Slot } from '../src/ring/control.js';
 import { Descriptor, FrameState } from '../src/ring/ring.js';
 import { repairStorage } from '../src/upkeep/repair-log.js';
 import { failsWith, temporaryDirectory } from './helpers.js';
@@ -192,6 +193,13 @@ t.test('a follower in another process believes no more to be on disk than it has
   t.equal(log.watermark('disk'), lastLsn, 'it waits for the next one');
   await log.close();
   t.equal((await next).done, true);
+});
+
+t.test('an actor that died while it told of a commit keeps nobody waiting', async (t) => {
+  const control = new Control();
+  control.publishCommit(Level.Disk, 7, 100, 5);
+  Atomics.add(control.slots, Slot.commitVersion, 1);
+  t.same(control.readCommit(Level.Disk), { lsn: 7, bytes: 100, at: 5 });
 });
 
 t.test('a frame whose descriptor lies fails the log before any of it is written', async (t) => {
