@@ -7,12 +7,14 @@ import { Level } from '../src/format/levels.js';
 import { filesOf } from '../src/reader/storage-files.js';
 import { verifyFiles } from '../src/reader/verify.js';
 import { inSteps } from '../src/recovery/in-steps.js';
+import { PatchedStorage } from '../src/recovery/patched-storage.js';
 import { setAside } from '../src/recovery/quarantine.js';
 import { inspectLog, openError } from '../src/recovery/recover.js';
 import { planRepair } from '../src/recovery/repair-plan.js';
 import { finish } from '../src/recovery/survey.js';
 import { Ring } from '../src/ring/ring.js';
 import { Member } from '../src/sequencer/member.js';
+import type { Storage } from '../src/storage/storage.js';
 import { repairStorage } from '../src/upkeep/repair-log.js';
 import { failsWith, failure, numbers, temporaryDirectory } from './helpers.js';
 import { forge, frameOffsets, HEADER_FIELDS } from './hostile/forge.js';
@@ -149,6 +151,47 @@ t.test('a repair of what is no log, and one that was called off, change nothing'
   t.equal(fs.statSync(path.join(directory, FIRST)).size, 9000);
   t.notOk(fs.existsSync(path.join(directory, 'quarantine')));
   t.equal((await repairLog(directory)).verdict, 'repaired', 'and it can be done later');
+});
+
+t.test('a log as it would be after a repair can be read, and nothing else', async (t) => {
+  const disk = new MemoryDisk(rotated.image);
+  const patch = { from: 4096, to: 4160, pieces: [{ at: 4100, bytes: Buffer.from('new') }], keepTo: 4160 };
+  const created = '0000000000000009.wal';
+  const view: Storage = new PatchedStorage(disk, {
+    segments: [
+      { name: FIRST, create: false, patches: [patch], fileBytes: 5000 },
+      { name: created, create: true, patches: [patch], fileBytes: undefined },
+    ],
+    setAside: [SECOND],
+  });
+  t.same(
+    view.list().filter((name) => [FIRST, SECOND, created].includes(name)),
+    [FIRST, created],
+  );
+  for (const [name, size] of [
+    [FIRST, 5000],
+    [created, 4160],
+  ] as const) {
+    const file = view.open(name, 'read');
+    const bytes = new Uint8Array(100);
+    t.equal(file.size(), size);
+    t.equal(file.read(bytes, size - 50), 50, 'it ends where it would');
+    t.equal(file.read(bytes, 4096), Math.min(100, size - 4096));
+    t.equal(Buffer.from(bytes.subarray(0, 64)).toString().replaceAll('\0', ''), 'new', 'with zeros around the pieces');
+    for (const change of [() => file.write([bytes], 0), () => file.truncate(0)]) t.throws(change, /only be read/);
+    file.close();
+  }
+  for (const change of [
+    () => view.open(FIRST, 'write'),
+    () => view.open('new', 'create'),
+    () => view.rename(FIRST, 'new'),
+    () => view.remove(FIRST),
+    () => view.makeFolder('quarantine'),
+  ]) {
+    t.throws(change, /only be read/);
+  }
+  t.equal(view.freeBytes(), 0);
+  t.ok(sameImage(disk.image(), rotated.image), 'on the disk nothing has changed');
 });
 
 t.test('an error of permissions says so', async (t) => {
