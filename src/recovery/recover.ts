@@ -10,6 +10,7 @@ import {
   segmentIdOf,
   segmentName,
 } from '../segments/names.js';
+import { isNoSpace, noSpace } from '../segments/prepare.js';
 import {
   hasLeftOver,
   type OnScan,
@@ -274,6 +275,7 @@ function checkChain(segments: SegmentInfo[], links: Link[], state: LogState): vo
 /** Errors of the filesystem on the way in, as something a caller can act on. */
 export function openError(error: unknown, directory: string): WalError {
   if (error instanceof WalError) return error;
+  if (isNoSpace(error)) return noSpace(error);
   const { code, message } = error as NodeJS.ErrnoException;
   const hint =
     code === 'EACCES' || code === 'EPERM' || code === 'EROFS' ? ' Check the permissions of the directory.' : '';
