@@ -11,9 +11,11 @@ import type { CatalogEntry } from '../src/reader/catalog.js';
 import { readIndex } from '../src/reader/index-lookup.js';
 import { filesOf } from '../src/reader/storage-files.js';
 import { verifyFiles } from '../src/reader/verify.js';
+import { inspectPointInTime } from '../src/recovery/point-in-time.js';
 import { inspectLog } from '../src/recovery/recover.js';
 import { planRepair } from '../src/recovery/repair-plan.js';
 import { finish } from '../src/recovery/survey.js';
+import { Control, Slot } from '../src/ring/control.js';
 import { Descriptor, FrameState } from '../src/ring/ring.js';
 import { repairStorage } from '../src/upkeep/repair-log.js';
 import { failsWith, temporaryDirectory } from './helpers.js';
@@ -146,6 +148,25 @@ t.test('a seal is not given the memory that a footer without a checksum asks for
   t.ok(largest <= 2 * MIB, `${largest} bytes at once`);
 });
 
+t.test('a log that would come to LSNs which a number cannot hold is not opened', async (t) => {
+  const firstLsn = 2 ** 53 - 10;
+  const { bytes } = encodeSegmentHeader({
+    logId: new Uint8Array(16),
+    segmentId: 1,
+    salt: { low: 1, high: 2 },
+    firstLsn,
+    createdAt: 0,
+    segmentBytes: 8192,
+    previous: { segmentId: 0, lastLsn: firstLsn - 1, endOffset: 0, headerCrc: 0 },
+    flags: 0,
+    state: { ...EMPTY_STATE, low: firstLsn },
+  });
+  const disk = new MemoryDisk(new Map([[SEGMENT_1, Buffer.concat([bytes, Buffer.alloc(4096)])]]));
+  const error = await failsWith(t, 'ERR_WAL_CORRUPT', () => inspectLog(disk, 'tolerate-torn-tail'));
+  t.match(error.message, /no log comes to/);
+  await failsWith(t, 'ERR_WAL_CORRUPT', () => finish(inspectPointInTime(disk)));
+});
+
 t.test('a state that is none is damage, also when its checksum holds', async (t) => {
   const deep = `{"x":${'['.repeat(100_000)}${']'.repeat(100_000)}}`;
   const states = ['{"subscriptions":null}', '{"subscriptions":{"a":{}}}', '{"low":0}', '{"checkpoint":-1}', deep];
@@ -172,6 +193,13 @@ t.test('a follower in another process believes no more to be on disk than it has
   t.equal(log.watermark('disk'), lastLsn, 'it waits for the next one');
   await log.close();
   t.equal((await next).done, true);
+});
+
+t.test('an actor that died while it told of a commit keeps nobody waiting', async (t) => {
+  const control = new Control();
+  control.publishCommit(Level.Disk, 7, 100, 5);
+  Atomics.add(control.slots, Slot.commitVersion, 1);
+  t.same(control.readCommit(Level.Disk), { lsn: 7, bytes: 100, at: 5 });
 });
 
 t.test('a frame whose descriptor lies fails the log before any of it is written', async (t) => {

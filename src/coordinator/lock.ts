@@ -3,6 +3,7 @@ import path from 'node:path';
 import { tryLock } from 'fs-native-extensions';
 import { WalError } from '../errors.js';
 import { LOCK_NAME } from '../segments/names.js';
+import { SAFELY } from '../storage/node-storage.js';
 
 /**
  * The right to write to a directory: an advisory lock of the operating system on the file LOCK, which ends with the
@@ -18,7 +19,8 @@ export class DirectoryLock {
   }
 
   static acquire(directory: string): DirectoryLock {
-    const fd = fs.openSync(path.join(directory, LOCK_NAME), 'a+', 0o644);
+    const { O_RDWR, O_CREAT, O_APPEND } = fs.constants;
+    const fd = fs.openSync(path.join(directory, LOCK_NAME), O_RDWR | O_CREAT | O_APPEND | SAFELY, 0o644);
     try {
       if (tryLock(fd)) return new DirectoryLock(fd);
     } catch (error) {

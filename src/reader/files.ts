@@ -1,5 +1,6 @@
-import { open, readdir } from 'node:fs/promises';
+import { constants, open, readdir } from 'node:fs/promises';
 import path from 'node:path';
+import { SAFELY } from '../storage/node-storage.js';
 
 /** What readers need of a directory: less than the engine, and without holding up the thread. */
 export interface ReadableFiles {
@@ -19,7 +20,7 @@ export function nodeFiles(directory: string): ReadableFiles {
   return {
     list: async () => (await readdir(directory)).sort(),
     async open(name) {
-      const handle = await open(path.join(directory, name), 'r');
+      const handle = await open(path.join(directory, name), constants.O_RDONLY | SAFELY);
       return {
         size: async () => (await handle.stat()).size,
         async read(target, position) {

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { SegmentFlag } from '../format/segment-header.js';
-import { isNoSpace, noSpace, prepareSpare, type Spare } from '../segments/prepare.js';
+import { prepareSpare } from '../segments/prepare.js';
 import { SegmentWriter, segmentBytesFor } from '../segments/segment-writer.js';
 import type { Storage } from '../storage/storage.js';
 import type { Recovered } from './recover.js';
@@ -12,14 +12,14 @@ import type { Recovered } from './recover.js';
  * segment, which is among those that go. Without this, a crash or a `close` before the next record would leave segments
  * whose state is too old for them, or none at all, and LSNs that begin at 1 again. As long as the damaged ones are still
  * there, this one does not follow the segment with the number before it, so that every mode of recovery but the one that
- * is at work here refuses the log; and that one comes to the same end again.
+ * is at work here refuses the log; and that one comes to the same end again. A full disk ends the work here, with nothing changed.
  */
 export function beginAnew(storage: Storage, recovered: Recovered, now: number): void {
   const { state, end, segments } = recovered;
   recovered.logId ??= randomBytes(16);
   const salt = randomBytes(8);
   const time = Math.max(now, recovered.lastTime);
-  const writer = SegmentWriter.create(storage, spareFor(storage, segmentBytesFor(0, state)), {
+  const writer = SegmentWriter.create(storage, prepareSpare(storage, segmentBytesFor(0, state)), {
     logId: recovered.logId,
     segmentId: recovered.nextSegmentId,
     salt: { low: salt.readUInt32LE(0), high: salt.readUInt32LE(4) },
@@ -41,13 +41,4 @@ export function beginAnew(storage: Storage, recovered: Recovered, now: number): 
   recovered.nextSegmentId++;
   recovered.end = { segmentId: info.id, lastLsn: end.lastLsn, endOffset: info.endOffset, headerCrc: info.endCrc };
   recovered.lastTime = time;
-}
-
-/** Nothing was changed yet that a full disk could spoil. */
-function spareFor(storage: Storage, bytes: number): Spare {
-  try {
-    return prepareSpare(storage, bytes);
-  } catch (error) {
-    throw isNoSpace(error) ? noSpace(error) : error;
-  }
 }

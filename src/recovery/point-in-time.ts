@@ -7,7 +7,7 @@ import type { Storage } from '../storage/storage.js';
 import type { Lsn } from '../types.js';
 import { PatchedStorage } from './patched-storage.js';
 import { lastByte } from './quarantine.js';
-import { highestId, inspectLog, type Recovered } from './recover.js';
+import { checkLastLsn, highestId, inspectLog, type Recovered } from './recover.js';
 import { firstKept, isEndDamaged, lastLsnOf, lowOf, startOf } from './repair-plan.js';
 import { newestStateOf, nextLsnOf, type Survey, type SurveyProgress, surveyLog, unreadableVoid } from './survey.js';
 
@@ -109,6 +109,7 @@ function cutBehind(
     last === undefined ? Number.MAX_SAFE_INTEGER : lastLsnOf(last),
     cutLsn > 0 ? cutLsn - 1 : Number.MAX_SAFE_INTEGER,
   );
+  checkLastLsn(lastLsn, last?.name);
   const segments = kept.map((survey, i) => infoOf(survey, i === kept.length - 1 ? lastLsn : undefined));
   const info = segments.at(-1);
   const names = storage.list().filter((name) => segmentIdOf(name) !== undefined);

@@ -11,6 +11,7 @@ import {
   segmentIdOf,
   segmentName,
 } from '../segments/names.js';
+import { isNoSpace, noSpace } from '../segments/prepare.js';
 import {
   hasLeftOver,
   type OnScan,
@@ -81,6 +82,9 @@ const NO_END: Predecessor = { segmentId: 0, lastLsn: 0, endOffset: 0, headerCrc:
 /** Ids go on from the highest that is there. No log comes to one above this: somebody else put that file there. */
 const MOST_SEGMENTS = 2 ** 52;
 
+/** Above this a log would come to LSNs that a number cannot hold. No log does within a hundred years. */
+const MOST_LSN = 2 ** 52;
+
 /** How often a directory is looked at again because a writer cleaned up meanwhile. */
 const MOST_LOOKS = 10;
 
@@ -144,6 +148,7 @@ function inspectOnce(storage: Storage, mode: RecoveryMode, onProgress?: OnScan):
     leftOver,
   });
   const place = { segment: last.name, offset: content.endOffset, lsn: content.lastLsn + 1 };
+  checkLastLsn(content.lastLsn, last.name);
   if (verdict === 'corrupt') {
     throw corrupt(
       `${last.name} is damaged at byte ${place.offset}: ${describeRow(row, place.lsn)}. Nothing was touched.`,
@@ -190,6 +195,10 @@ function inspectOnce(storage: Storage, mode: RecoveryMode, onProgress?: OnScan):
       durationMs: 0,
     },
   };
+}
+
+export function checkLastLsn(lsn: number, segment: string | undefined): void {
+  if (lsn > MOST_LSN) throw corrupt(`The log ends at LSN ${lsn}, which no log comes to.`, { segment, lsn });
 }
 
 function emptyReport(): RecoveryReport {
@@ -298,6 +307,7 @@ function checkChain(segments: SegmentInfo[], links: Link[], state: LogState): vo
 /** Errors of the filesystem on the way in, as something a caller can act on. */
 export function openError(error: unknown, directory: string): WalError {
   if (error instanceof WalError) return error;
+  if (isNoSpace(error)) return noSpace(error);
   const { code, message } = error as NodeJS.ErrnoException;
   const hint =
     code === 'EACCES' || code === 'EPERM' || code === 'EROFS' ? ' Check the permissions of the directory.' : '';

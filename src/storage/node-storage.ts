@@ -5,6 +5,13 @@ import type { Storage, StorageFile } from './storage.js';
 
 export type SyncMethod = 'fdatasync' | 'dsync';
 
+const { O_NOFOLLOW = 0, O_NONBLOCK = 0 } = fs.constants;
+/**
+ * For whatever has the name of one of the log's files: a symbolic link is not followed, least of all to be written
+ * through, and opening a pipe does not wait for its other end. Means nothing to regular files, and to Windows.
+ */
+export const SAFELY = O_NOFOLLOW | O_NONBLOCK;
+
 /** `Storage` over a real directory, with node:fs. */
 export class NodeStorage implements Storage {
   readonly #directory: string;
@@ -27,7 +34,7 @@ export class NodeStorage implements Storage {
   open(name: string, mode: 'read' | 'write' | 'create'): StorageFile {
     const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL, O_DSYNC = 0 } = fs.constants;
     const dsync = this.#syncMethod === 'dsync' ? O_DSYNC : 0;
-    const flags = { read: O_RDONLY, write: O_RDWR | dsync, create: O_RDWR | O_CREAT | O_EXCL }[mode];
+    const flags = SAFELY | { read: O_RDONLY, write: O_RDWR | dsync, create: O_RDWR | O_CREAT | O_EXCL }[mode];
     return new NodeFile(
       name,
       fs.openSync(path.join(this.#directory, name), flags, 0o644),
@@ -45,7 +52,9 @@ export class NodeStorage implements Storage {
   }
 
   makeFolder(name: string): void {
-    fs.mkdirSync(path.join(this.#directory, name), { recursive: true });
+    const folder = path.join(this.#directory, name);
+    fs.mkdirSync(folder, { recursive: true });
+    if (fs.lstatSync(folder).isSymbolicLink()) throw new Error(`${folder} is a symbolic link, which is not followed`);
   }
 
   syncFolder(folder = ''): void {

@@ -148,7 +148,7 @@ export function directoryProperties(logs: readonly RealLog[]): Property[] {
 
     property(
       'a mutated log gives back what was appended, or says that it does not',
-      50,
+      150,
       fc.tuple(real, real, fc.array(mutation, { minLength: 1, maxLength: 4 })),
       async ([i, j, changes]) => {
         const [log, other] = [logs[i], logs[j]];
@@ -160,7 +160,7 @@ export function directoryProperties(logs: readonly RealLog[]): Property[] {
 
     property(
       'a forged log, its checksums right, ends in a result or a WalError, with bounded work and memory',
-      70,
+      200,
       fc.tuple(real, fc.array(forgery, { minLength: 1, maxLength: 4 })),
       async ([i, forgeries]) => {
         const log = logs[i];
@@ -172,7 +172,7 @@ export function directoryProperties(logs: readonly RealLog[]): Property[] {
 
     property(
       'a log that was forged and then damaged does the same',
-      30,
+      80,
       fc.tuple(
         real,
         real,

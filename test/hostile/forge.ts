@@ -22,7 +22,7 @@ export interface Forgery {
 }
 
 /** Where the numbers of a segment's header stand, and their bytes. */
-const HEADER_FIELDS: readonly (readonly [number, number])[] = [
+export const HEADER_FIELDS: readonly (readonly [number, number])[] = [
   [8, 4],
   [12, 4],
   [16, 4],

@@ -78,7 +78,7 @@ export function segmentProperties(logs: readonly RealLog[]): Property[] {
   return [
     property(
       'a segment of random bytes is read to nothing, or to a WalError',
-      60,
+      120,
       fc.tuple(fc.uint8Array({ maxLength: 12_000 }), fc.nat(files.length - 1), fc.boolean()),
       async ([noise, i, behindHeader]) => {
         // Behind a header that holds, or by itself.
@@ -89,7 +89,7 @@ export function segmentProperties(logs: readonly RealLog[]): Property[] {
 
     property(
       'a mutated segment is read as far as it holds, with bounded work',
-      120,
+      300,
       fc.tuple(real, fc.array(mutation, { minLength: 1, maxLength: 3 }), real),
       async ([i, changes, j]) => {
         const [bytes, stranger] = [files[i], files[j]];
@@ -101,7 +101,7 @@ export function segmentProperties(logs: readonly RealLog[]): Property[] {
 
     property(
       'a forged segment, its checksums right, is read with bounded work and memory',
-      200,
+      400,
       fc.tuple(real, fc.array(forgery, { minLength: 1, maxLength: 3 })),
       async ([i, forgeries]) => {
         const bytes = files[i];
