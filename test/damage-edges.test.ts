@@ -232,24 +232,3 @@ t.test('point-in-time before a cut whose header is damaged keeps nothing of what
   t.same((await again.read()).slice(3), ids);
   await soundly(t, disk, 'and the log is sound');
 });
-
-t.test(
-  'a repair brings nothing back that a cut through several segments took, though its header is lost',
-  async (t) => {
-    const log = withFrames(2);
-    const { disk } = log;
-    for (let i = 0; i < 3; i++) log.appendUntilRotated(Level.Disk);
-    log.clock++;
-    log.sequencer.truncateAfter(3);
-    log.clock++;
-    const { ids } = log.append(Level.Disk, 2);
-    log.sequencer.step();
-    disk.flip(segments(disk).at(-1)!, 60, 1);
-    disk.crash();
-    disk.restart('process');
-    t.match(await repairStorage(disk), { kept: 5, lost: [] });
-    const again = new SimulatedLog({ disk });
-    t.equal(again.recovered.end.lastLsn, 5);
-    t.same((await again.read()).slice(3), ids);
-  },
-);

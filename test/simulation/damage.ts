@@ -39,7 +39,7 @@ export async function damageForGood(life: Life, recovered: Recovered): Promise<R
   if (last?.state !== 'sealed' || last.fileBytes > last.endOffset) return undefined;
   const parts = partsOf(disk);
   const holes = chooseHoles(disk, random);
-  if (hidesCut(parts, holes)) return undefined;
+  if (hidesCut(disk, parts, holes)) return undefined;
   const { low, checkpoint } = state;
   const before: Before = { low, checkpoint, last: end.lastLsn, parts, holes, safe: safeLsns(life, parts, holes, low) };
   for (const hole of holes) {
