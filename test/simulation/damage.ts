@@ -119,7 +119,9 @@ async function cutBack(life: Life, before: Before): Promise<Recovered> {
   const { end, state } = recovered;
   life.trace?.(`    cut back from ${before.last} to ${end.lastLsn}, lost ${JSON.stringify(lost)}`);
   const hits = before.parts.filter((part) => isHit(part, before.holes)).map((part) => part.firstLsn - 1);
-  const least = Math.min(before.last, ...hits);
+  // With the clean-up mark lost the log seems to lack its beginning, and nothing behind that can be kept.
+  const markLost = state.low < before.low;
+  const least = markLost ? 0 : Math.min(before.last, ...hits);
   hold(end.lastLsn >= least && end.lastLsn <= before.last, 'Durable', () => {
     return `cut back to LSN ${end.lastLsn}, the first damage is behind ${least}`;
   });
