@@ -146,7 +146,7 @@ async function cutBack(life: Life, before: Before): Promise<Recovered> {
 async function untilDone<T>(life: Life, work: () => Promise<T>): Promise<T> {
   const { disk, random } = life;
   for (let attempt = 0; ; attempt++) {
-    const faults: Faults = attempt < MOST_CUT_SHORT ? recoveryFaults(life) : {};
+    const faults = attempt < MOST_CUT_SHORT ? repairFaults(life) : {};
     disk.arm(faults);
     try {
       const done = await work();
@@ -161,6 +161,11 @@ async function untilDone<T>(life: Life, work: () => Promise<T>): Promise<T> {
       disk.quotaBytes = Number.POSITIVE_INFINITY;
     }
   }
+}
+
+/** It takes more calls than a recovery: crashes come later, too. */
+function repairFaults(life: Life): Faults {
+  return life.random.oneIn(2) ? { crashAt: life.random.between(1, 32) } : recoveryFaults(life);
 }
 
 /** Everything that was not hit is there, and everything that is not there is reported, up to where anything is known. */
