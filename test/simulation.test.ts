@@ -6,7 +6,7 @@ import { Random } from './simulation/random.js';
 import { SimulatedDisk } from './simulation/simulated-disk.js';
 import { Tally } from './simulation/tally.js';
 
-const SEEDS = 150;
+const SEEDS = 300;
 
 t.test('no promise is broken on a simulated disk, through thousands of crashes, faults and flipped bits', async (t) => {
   const tally = new Tally();

@@ -39,7 +39,7 @@ export async function damageForGood(life: Life, recovered: Recovered): Promise<R
   if (last?.state !== 'sealed' || last.fileBytes > last.endOffset) return undefined;
   const parts = partsOf(disk);
   const holes = chooseHoles(disk, random);
-  if (hidesCut(parts, holes)) return undefined;
+  if (hidesCut(disk, parts, holes)) return undefined;
   const { low, checkpoint } = state;
   const before: Before = { low, checkpoint, last: end.lastLsn, parts, holes, safe: safeLsns(life, parts, holes, low) };
   for (const hole of holes) {
@@ -119,7 +119,9 @@ async function cutBack(life: Life, before: Before): Promise<Recovered> {
   const { end, state } = recovered;
   life.trace?.(`    cut back from ${before.last} to ${end.lastLsn}, lost ${JSON.stringify(lost)}`);
   const hits = before.parts.filter((part) => isHit(part, before.holes)).map((part) => part.firstLsn - 1);
-  const least = Math.min(before.last, ...hits);
+  // With the clean-up mark lost the log seems to lack its beginning, and nothing behind that can be kept.
+  const markLost = state.low < before.low;
+  const least = markLost ? 0 : Math.min(before.last, ...hits);
   hold(end.lastLsn >= least && end.lastLsn <= before.last, 'Durable', () => {
     return `cut back to LSN ${end.lastLsn}, the first damage is behind ${least}`;
   });
@@ -144,7 +146,7 @@ async function cutBack(life: Life, before: Before): Promise<Recovered> {
 async function untilDone<T>(life: Life, work: () => Promise<T>): Promise<T> {
   const { disk, random } = life;
   for (let attempt = 0; ; attempt++) {
-    const faults: Faults = attempt < MOST_CUT_SHORT ? recoveryFaults(life) : {};
+    const faults = attempt < MOST_CUT_SHORT ? repairFaults(life) : {};
     disk.arm(faults);
     try {
       const done = await work();
@@ -159,6 +161,11 @@ async function untilDone<T>(life: Life, work: () => Promise<T>): Promise<T> {
       disk.quotaBytes = Number.POSITIVE_INFINITY;
     }
   }
+}
+
+/** It takes more calls than a recovery: crashes come later, too. */
+function repairFaults(life: Life): Faults {
+  return life.random.oneIn(2) ? { crashAt: life.random.between(1, 32) } : recoveryFaults(life);
 }
 
 /** Everything that was not hit is there, and everything that is not there is reported, up to where anything is known. */

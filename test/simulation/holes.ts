@@ -78,12 +78,14 @@ export function damage(disk: SimulatedDisk, random: Random, { name, from, to }: 
 
 /**
  * That something was cut off is known from the header that says so and from the first frame behind it, and from nothing
- * else: without both nobody can tell.
+ * else: without both nobody can tell. Nor is it known, without the header, which whole segments were cut away, as long as
+ * their files are still there.
  */
-export function hidesCut(parts: readonly Part[], holes: readonly Hole[]): boolean {
+export function hidesCut(disk: SimulatedDisk, parts: readonly Part[], holes: readonly Hole[]): boolean {
+  const leftBehind = segmentNames(disk).some((name) => !parts.some((part) => part.name === name));
   return parts.some((part, i) => {
     if (!part.isHeader || !part.cuts || !isHit(part, holes)) return false;
     const first = parts[i + 1];
-    return first === undefined || first.isHeader || isHit(first, holes);
+    return leftBehind || first === undefined || first.isHeader || isHit(first, holes);
   });
 }

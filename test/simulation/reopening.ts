@@ -15,7 +15,7 @@ import type { Call, CrashKind, Faults } from './simulated-disk.js';
 /** After so many recoveries that were cut short, one is let through. */
 const MOST_CUT_SHORT = 4;
 
-/** Ends the process, or the power, and recovers until a recovery comes through. Judges what it brought back. */
+/** Ends the process, or the power, and recovers until a recovery comes through. Judges and returns what it brought back. */
 export async function reopen(life: Life, first: CrashKind): Promise<Recovered> {
   const { model, disk } = life;
   let kind = first;
@@ -32,12 +32,12 @@ export async function reopen(life: Life, first: CrashKind): Promise<Recovered> {
     disk.arm(faults);
     life.doing = 'recovery';
     try {
-      let recovered = inspectLog(disk, 'tolerate-torn-tail');
+      const recovered = inspectLog(disk, 'tolerate-torn-tail');
       endLastSegment(disk, recovered, life.clock);
       disk.arm();
       await judge(life, recovered, promised, lost);
-      if (life.random.oneIn(16)) recovered = (await damageForGood(life, recovered)) ?? recovered;
-      life.start(recovered);
+      const damaged = life.random.oneIn(16) ? await damageForGood(life, recovered) : undefined;
+      life.start(damaged ?? recovered);
       return recovered;
     } catch (error) {
       life.trace?.(`    -> ${String(error)}`);
