@@ -9,8 +9,13 @@ import { FrameStream, type FrameStreamOptions } from './frame-stream.js';
 import { lastEntry, readIndex } from './index-lookup.js';
 import type { LogSource } from './log-source.js';
 
-/** Visits frames in order. Returns false to go no further. */
-export type CursorVisitor = (frame: FrameHeader, bytes: Uint8Array, payloadAt: number) => boolean | undefined;
+/** Visits frames in order. Of a frame's records, those up to `last` belong to the log. Returns false to go no further. */
+export type CursorVisitor = (
+  frame: FrameHeader,
+  bytes: Uint8Array,
+  payloadAt: number,
+  last: Lsn,
+) => boolean | undefined;
 
 /**
  * A place in the log that moves forward: through frames, across segments, and on again when the log has grown. Holds one
@@ -57,10 +62,10 @@ export class LogCursor {
     const records: WalRecord[] = [];
     const { cuts } = this.#source.catalog;
     const known = cuts.count;
-    const visit: CursorVisitor = (frame, bytes, at) => {
+    const visit: CursorVisitor = (frame, bytes, at, last) => {
       const { type, firstLsn, records: count, storedBytes, timestamp } = frame;
       if (type === FrameType.Records && firstLsn + count > this.#next) {
-        decodeRecords(bytes, at, at + storedBytes, count, firstLsn, timestamp, this.#next, this.#lastHere(to), records);
+        decodeRecords(bytes, at, at + storedBytes, count, firstLsn, timestamp, this.#next, last, records);
       }
       return true;
     };
@@ -74,8 +79,8 @@ export class LogCursor {
   async scan(visit: CursorVisitor, to: Lsn): Promise<void> {
     this.#retriedAt = -1;
     let enough = false;
-    const step: CursorVisitor = (frame, bytes, at) => {
-      enough = visit(frame, bytes, at) === false;
+    const step: CursorVisitor = (frame, bytes, at, last) => {
+      enough = visit(frame, bytes, at, last) === false;
       return !enough;
     };
     while (!enough && (await this.#advance(step, to)));
@@ -97,14 +102,20 @@ export class LogCursor {
     const live = this.#entry!.next === undefined ? this.#source.liveEnd(this.#entry!.header.segmentId) : undefined;
     if (live !== undefined) stream.extend(live);
     const last = this.#lastHere(to);
+    const wholeSegment = last === this.#entry!.lastLsn;
     let progress = false;
+    let unfinished = false;
     const more = await stream.advance((frame, bytes, at) => {
       progress = true;
       if (frame.type === FrameType.Seal) this.#sealed = true;
-      const goOn = visit(frame, bytes, at) !== false;
-      this.#next = Math.max(this.#next, Math.min(frame.firstLsn + frame.records, last + 1));
-      return goOn && !this.#sealed;
+      const goOn = visit(frame, bytes, at, last) !== false;
+      const end = frame.firstLsn + frame.records;
+      this.#next = Math.max(this.#next, Math.min(end, last + 1));
+      unfinished = end > last + 1 && !wholeSegment;
+      return goOn && !this.#sealed && !unfinished;
     }, last);
+    // `to` lies inside of a frame, the rest of which will be asked for: it must be entered again.
+    if (unfinished) await this.#leave();
     return more || progress ? true : this.#atEnd(to);
   }
 
