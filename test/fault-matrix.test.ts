@@ -75,11 +75,14 @@ async function live(t: Test): Promise<Live> {
   wal.on('error', () => {});
   const producer = await connect(wal.producer());
   const promised = new Map<number, string>();
-  for (const i of numbers(1, BEFORE)) {
-    const payload = `${i} ${'x'.repeat(i * 50)}`;
-    const durability = i % 3 === 0 ? 'os' : 'disk';
-    promised.set(await (i % 2 === 0 ? wal : producer).append(payload, { durability }), payload);
-    if (i === SEALED / 2 || i === SEALED) await wal.rotate();
+  for (const first of [1, 1 + SEALED / 2, 1 + SEALED]) {
+    const records = numbers(first, first + BEFORE / 3 - 1).map(async (i) => {
+      const payload = `${i} ${'x'.repeat(i * 50)}`;
+      const durability = i % 3 === 0 ? 'os' : 'disk';
+      promised.set(await (i % 2 === 0 ? wal : producer).append(payload, { durability }), payload);
+    });
+    await Promise.all(records);
+    if (first <= SEALED) await wal.rotate();
   }
   return { directory, wal, producer, promised };
 }
