@@ -190,7 +190,8 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
     super();
     this.directory = directory;
     this.#options = options;
-    const catalog = new Catalog(files);
+    const known = source instanceof Coordinator ? undefined : (source.segments.at(-1)?.id ?? 0);
+    const catalog = new Catalog(files, known);
     this.recovery = source.report;
     if (!(source instanceof Coordinator)) {
       this.#recovered = source;

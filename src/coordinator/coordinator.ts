@@ -322,6 +322,8 @@ export class Coordinator {
       checkCut(this.#state, lsn);
       await this.#withReadersHeldAt(lsn, async () => {
         await before();
+        // What was there before the cut must be known, or the cut is none to the readers.
+        await this.#catalog?.refresh();
         const request = { op: 'truncateAfter', lsn } as const;
         const { state, gone } = await this.#link.request<{ state: LogState; gone: SegmentInfo[] }>(request);
         this.#state = state;

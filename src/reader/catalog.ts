@@ -32,7 +32,7 @@ export interface CatalogEntry {
  */
 export class Catalog {
   readonly files: ReadableFiles;
-  /** Cuts that were found since the first look. */
+  /** Cuts that were found since the first look, or behind what was known before it. */
   readonly cuts = new Cuts();
   #looks = 0;
   #newestLook = 0;
@@ -42,8 +42,12 @@ export class Catalog {
   /** Whose headers are read again at the next look. */
   readonly #doubted = new Set<string>();
 
-  constructor(files: ReadableFiles) {
+  readonly #knownId: number;
+
+  /** `knownId`: the id of the last segment that its reader knows already; a cut behind it is news, also at the first look. */
+  constructor(files: ReadableFiles, knownId = Number.POSITIVE_INFINITY) {
     this.files = files;
+    this.#knownId = knownId;
   }
 
   /** What the last {@link refresh} found. */
@@ -72,7 +76,7 @@ export class Catalog {
     }
     // One that began earlier and took longer: what it found is old by now.
     if (look < this.#newestLook) return this.#entries;
-    if (this.#newestLook > 0) this.#noteCuts(headers);
+    this.#noteCuts(headers);
     this.#newestLook = look;
     this.#headers = headers;
     for (const name of this.#indexes.keys()) if (!headers.has(name)) this.#indexes.delete(name);
@@ -119,8 +123,10 @@ export class Catalog {
   }
 
   #noteCuts(headers: ReadonlyMap<string, SegmentHeader>): void {
-    for (const [name, { flags, firstLsn }] of headers) {
-      if ((flags & SegmentFlag.Truncates) === 0 || this.#headers.has(name)) continue;
+    const firstLook = this.#newestLook === 0;
+    for (const [name, { flags, firstLsn, segmentId }] of headers) {
+      const isNew = firstLook ? segmentId > this.#knownId : !this.#headers.has(name);
+      if (!isNew || (flags & SegmentFlag.Truncates) === 0) continue;
       // A compacted file repeats the cut that the first segment in it made.
       if ((flags & SegmentFlag.Compacted) === 0 || !this.#knowsCutTo(firstLsn)) this.cuts.add(firstLsn - 1);
     }

@@ -181,11 +181,12 @@ export class FileWatermarks {
   }
 
   #scanOn(): Promise<void> {
-    return this.#scout.scan((frame) => {
-      const last = frame.firstLsn + frame.records - 1;
+    return this.#scout.scan((frame, _bytes, _at, _offset, lastHere) => {
+      // A cut may have gone through the middle of this frame.
+      const last = Math.min(frame.firstLsn + frame.records - 1, lastHere);
       this.#os = Math.max(this.#os, last);
       // A seal is written when everything before it is on disk.
-      const durable = frame.type === FrameType.Seal ? last : frame.durableLsn;
+      const durable = frame.type === FrameType.Seal ? last : Math.min(frame.durableLsn, lastHere);
       // Never above what was read: whoever waits for a record would be told of it, and not find it, for ever.
       this.#disk = Math.max(this.#disk, Math.min(durable, this.#os));
       return true;

@@ -15,12 +15,16 @@ import type { LogSource } from './log-source.js';
 /** How often in a row a segment may be gone, or replaced, when it is about to be read. */
 const MOST_TRIES = 10;
 
-/** Visits frames in order. Returns false to go no further, 'enough' to be given the next ones later. */
+/**
+ * Visits frames in order. Of a frame's records, those up to `last` belong to the log. Returns false to go no further,
+ * 'enough' to be given the next ones later.
+ */
 export type CursorVisitor = (
   frame: FrameHeader,
   bytes: Uint8Array,
   payloadAt: number,
   offset: number,
+  last: Lsn,
 ) => boolean | 'enough' | undefined;
 
 /** What one read may bring that was compressed: what a file holds in a piece may be a thousand times as much. */
@@ -79,9 +83,8 @@ export class LogCursor {
     const { cuts } = this.#source.catalog;
     const known = cuts.count;
     let unpacked = 0;
-    const visit: CursorVisitor = (frame, bytes, at, offset) => {
+    const visit: CursorVisitor = (frame, bytes, at, offset, last) => {
       if (!carriesRecords(frame.type) || frame.firstLsn + frame.records <= this.#next) return true;
-      const last = this.#lastHere(to);
       if (!isEncoded(frame)) {
         this.#decode(frame, bytes, at, this.#next, last, records);
         return true;
@@ -104,10 +107,10 @@ export class LogCursor {
 
   /** As {@link scan}, with the records of compressed and encrypted frames as they were appended. */
   scanDecoded(visit: CursorVisitor, to: Lsn): Promise<void> {
-    const step: CursorVisitor = (frame, bytes, at, offset) => {
-      if (!carriesRecords(frame.type) || !isEncoded(frame)) return visit(frame, bytes, at, offset);
+    const step: CursorVisitor = (frame, bytes, at, offset, last) => {
+      if (!carriesRecords(frame.type) || !isEncoded(frame)) return visit(frame, bytes, at, offset, last);
       const raw = this.#decoded(frame, bytes, at, offset);
-      return visit({ ...frame, storedBytes: raw.byteLength }, raw, 0, offset);
+      return visit({ ...frame, storedBytes: raw.byteLength }, raw, 0, offset, last);
     };
     return this.scan(step, to);
   }
@@ -116,8 +119,8 @@ export class LogCursor {
   async scan(visit: CursorVisitor, to: Lsn): Promise<void> {
     this.#retriedAt = -1;
     let enough = false;
-    const step: CursorVisitor = (frame, bytes, at, offset) => {
-      enough = visit(frame, bytes, at, offset) === false;
+    const step: CursorVisitor = (frame, bytes, at, offset, last) => {
+      enough = visit(frame, bytes, at, offset, last) === false;
       return !enough;
     };
     while (!enough && (await this.#advance(step, to)));
@@ -139,14 +142,20 @@ export class LogCursor {
     const live = this.#entry!.next === undefined ? this.#source.liveEnd(this.#entry!.header.segmentId) : undefined;
     if (live !== undefined) stream.extend(live);
     const last = this.#lastHere(to);
+    const wholeSegment = last === this.#entry!.lastLsn;
     let progress = false;
+    let unfinished = false;
     const more = await stream.advance((frame, bytes, at, offset) => {
       progress = true;
       if (frame.type === FrameType.Seal) this.#sealed = true;
-      const goOn = visit(frame, bytes, at, offset) ?? true;
-      this.#next = Math.max(this.#next, Math.min(frame.firstLsn + frame.records, last + 1));
-      return this.#sealed ? false : goOn;
+      const goOn = visit(frame, bytes, at, offset, last) ?? true;
+      const end = frame.firstLsn + frame.records;
+      this.#next = Math.max(this.#next, Math.min(end, last + 1));
+      unfinished = end > last + 1 && !wholeSegment;
+      return this.#sealed || unfinished ? false : goOn;
     }, last);
+    // `to` lies inside of a frame, the rest of which will be asked for: it must be entered again.
+    if (unfinished) await this.#leave();
     return more || progress ? true : this.#atEnd(to);
   }
 

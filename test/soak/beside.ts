@@ -40,5 +40,4 @@ while (performance.now() < endsAt) {
   });
   await delay(100);
 }
-process.send?.({ counts });
-process.disconnect?.();
+process.send?.({ counts }, () => process.exit());

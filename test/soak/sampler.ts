@@ -16,5 +16,7 @@ function count(directory: string): number {
 /** Sends a sample to the parent now and then. */
 export function sendSamples(everyMs: number): void {
   const startedAt = performance.now();
-  setInterval(() => process.send?.({ sample: sample(startedAt) }), everyMs).unref();
+  setInterval(() => process.send?.({ sample: sample(startedAt) }, () => {}), everyMs).unref();
+  // Nobody is left to judge it.
+  process.once('disconnect', () => process.exit(1));
 }

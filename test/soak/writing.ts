@@ -175,6 +175,4 @@ function leakOnPurpose(): void {
 sendSamples(Number(everyMs));
 if (leak !== 'none') setInterval(leakOnPurpose, 1000);
 while (performance.now() < endsAt) await live();
-process.send?.({ counts });
-process.disconnect?.();
-if (leak !== 'none') process.exit();
+process.send?.({ counts }, () => process.exit());
