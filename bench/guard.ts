@@ -184,6 +184,9 @@ async function main(): Promise<number> {
       );
     }
     if (!options.record) {
+      if (!fs.existsSync(options.baseline)) {
+        throw new Error(`there is no ${options.baseline}; npm run bench:guard -- --record makes one`);
+      }
       const baseline = JSON.parse(fs.readFileSync(options.baseline, 'utf8')) as Baseline;
       return guard({ ...settings, syncMicros: baseline.syncMicros }, baseline);
     }

@@ -8,6 +8,7 @@ export interface Picture {
 
 const STYLE = `
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2em auto; padding: 0 1em; color: #24292f; }
+figure { margin: 2em 0; }
 svg { max-width: 100%; height: auto; }
 table { border-collapse: collapse; margin: .5em 0 1.5em; font-size: 13px; }
 th, td { border: 1px solid #d0d7de; padding: .25em .6em; }
@@ -29,7 +30,7 @@ const SECTIONS: [name: string, title: string][] = [
 /** One page with everything in it: no scripts, no files beside it. */
 export function pageOf(result: Comparison, pictures: Picture[]): string {
   const tables = tablesOf(result);
-  const drawn = pictures.map(({ title, svg }) => `<h2>${escaped(title)}</h2>\n${svg}`);
+  const drawn = pictures.map(({ title, svg }) => `<figure role="img" aria-label="${escaped(title)}">\n${svg}</figure>`);
   const told = SECTIONS.map(([name, title]) => `<h2>${escaped(title)}</h2>\n${toHtml(tables[name])}`);
   const largest = Math.max(0, ...result.opening.map(({ bytes }) => bytes));
   return `<!doctype html>
