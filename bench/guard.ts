@@ -6,7 +6,7 @@ import { inDirectory } from '../src/cli/bench/load.js';
 import { runEvent, type Settings } from './compare/events.js';
 import { measureReading } from './compare/reading.js';
 import type { Row } from './compare/results.js';
-import type { Event, Runner } from './compare/works.js';
+import { type Event, ISOLATION, type Runner, threadEvent } from './compare/works.js';
 import { type Baseline, isBad, judge, type Ratios } from './guard-verdict.js';
 
 /** `npm run bench:guard`: whether ringwal got slower since the baseline was recorded, measured in ratios alone. */
@@ -70,30 +70,6 @@ function within(name: string, first: Event, second: Event, of: (row: Row) => num
   };
 }
 
-const small = workOf(1000, 100, 'disk');
-const threads = (count: number): Event => ({
-  name: `${count} threads`,
-  work: small,
-  runners: ['ringwal'],
-  threads: Array.from({ length: count }, () => ({ level: 'disk', inFlight: 1000 })),
-});
-const single = workOf(1, 100, 'os');
-const osAlone: Event = {
-  name: 'os alone',
-  work: single,
-  runners: ['ringwal'],
-  threads: [{ level: 'os', inFlight: 1 }],
-};
-const osBeside: Event = {
-  name: 'os beside disk',
-  work: single,
-  runners: ['ringwal'],
-  threads: [
-    { level: 'os', inFlight: 1 },
-    { level: 'disk', inFlight: 64 },
-  ],
-};
-
 const CHECKS: Check[] = [
   against('raw', workOf(1, 100, 'disk')),
   against('raw', workOf(64, 100, 'disk')),
@@ -102,8 +78,8 @@ const CHECKS: Check[] = [
   against('raw', workOf(4, 100, 'disk', 1000)),
   against('raw', workOf(16, 65_536, 'disk')),
   against('raw', workOf(1000, 100, 'os')),
-  within('2 threads to 1', threads(1), threads(2), (row) => row.median.recordsPerSecond),
-  within('os beside disk, rate at p50 to that alone', osAlone, osBeside, (row) => 1 / row.median.p50Ms),
+  within('2 threads to 1', threadEvent(1), threadEvent(2), (row) => row.median.recordsPerSecond),
+  within('os beside disk, rate at p50 to that alone', ...ISOLATION, (row) => 1 / row.median.p50Ms),
 ];
 
 async function measureReads(settings: Settings): Promise<Ratios> {

@@ -15,6 +15,8 @@ export interface Settings {
   syncMicros?: number;
   /** And that of ringwal alone so much more: a slowdown on purpose, to see that somebody notices. */
   handicapMicros?: number;
+  /** A peer that fails takes no further part; why is told here. */
+  onTrouble?(message: string): void;
 }
 
 export const labelOf = (runner: Runner): string => (runner === ROCKSDB ? ROCKSDB : ENTRANTS[runner].label);
@@ -25,7 +27,13 @@ export async function runEvent(event: Event, runners: Runner[], settings: Settin
   for (let round = 0; round < settings.rounds; round++) {
     const first = round % runners.length;
     for (const runner of [...runners.slice(first), ...runners.slice(0, first)]) {
-      measured.get(runner)?.push(await once(event, runner, settings));
+      try {
+        measured.get(runner)?.push(await once(event, runner, settings));
+      } catch (error) {
+        if (runner === 'ringwal') throw error;
+        settings.onTrouble?.(`${labelOf(runner)} failed at '${event.name}': ${(error as Error).message}`);
+        measured.delete(runner);
+      }
     }
   }
   const ours = measured.get('ringwal');

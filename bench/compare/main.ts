@@ -103,6 +103,10 @@ async function main(): Promise<void> {
     seconds: options.quick ? 0.2 : Number(options.seconds),
     directory: options.directory,
     strace: field.strace,
+    onTrouble: (message) => {
+      console.error(message);
+      field.skipped.push(message.split('\n')[0]);
+    },
   };
   const result: Comparison = {
     date: new Date().toISOString().slice(0, 10),

@@ -22,7 +22,7 @@ const AT_OS: Runner[] = ['ringwal', 'raw', 'lmdb', 'level-batch', 'sqlite', ROCK
 
 const event = (work: Work, runners: Runner[]): Event => ({ name: work.name, work, runners });
 
-function threadEvent(count: number): Event {
+export function threadEvent(count: number): Event {
   const threads = new Array<ThreadLoad>(count).fill({ level: 'disk', inFlight: 1000 });
   const work = workOf(1000, 100, 'disk');
   return {
@@ -35,7 +35,7 @@ function threadEvent(count: number): Event {
 
 /** `os` commits alone, and beside a thread that commits at `disk` all the time. */
 const OS_ALONE: ThreadLoad[] = [{ level: 'os', inFlight: 1 }];
-const ISOLATION: Event[] = [
+export const ISOLATION: [alone: Event, beside: Event] = [
   { name: 'os alone', work: workOf(1, 100, 'os'), runners: ['ringwal'], threads: OS_ALONE },
   {
     name: 'os beside disk',

@@ -1,5 +1,6 @@
 import { ROCKSDB } from '../compare/native.js';
 import type { Comparison, Row } from '../compare/results.js';
+import { sizeOf } from './sizes.js';
 
 /** What was aimed at, and what came out. */
 export interface Goal {
@@ -9,7 +10,6 @@ export interface Goal {
   reached: boolean | undefined;
 }
 
-const GIB = 2 ** 30;
 const NOT_PEERS = ['ringwal', 'raw', 'promises', ROCKSDB];
 
 export function goalsOf(result: Comparison): Goal[] {
@@ -61,11 +61,7 @@ export function goalsOf(result: Comparison): Goal[] {
     ),
     atLeast('`verify`, to reading in 1 MiB pieces and `zlib.crc32`', 0.8, reading('verify')),
     atLeast('`.batches()`, to the bare loop in memory', 0.7, reading('every record')),
-    atMost(
-      `open, the part that depends on the log, ${largest === undefined ? '' : `${(largest.bytes / GIB).toFixed(1)} GiB, `}ms`,
-      30,
-      largest?.logMs,
-    ),
+    atMost(`open, the part that depends on the log, ${sizeOf(largest?.bytes ?? 0)}, ms`, 30, largest?.logMs),
     atMost(
       'processor time for a durable record, 1,000 in flight, µs',
       1.5,

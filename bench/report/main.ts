@@ -24,6 +24,7 @@ const USAGE = `npm run bench:report -- [options]
 
 async function main(): Promise<void> {
   if (options.help) return console.log(USAGE);
+  if (!fs.existsSync(options.json)) throw new Error(`there is no ${options.json}; npm run bench:peers makes one`);
   const result = JSON.parse(fs.readFileSync(options.json, 'utf8')) as Comparison;
   const folder = path.join(options.out, 'benchmarks');
   fs.mkdirSync(folder, { recursive: true });
@@ -43,4 +44,9 @@ async function main(): Promise<void> {
   console.log(`${page}, ${folder}: ${pictures.length} pictures, report.html`);
 }
 
-await main();
+try {
+  await main();
+} catch (error) {
+  console.error((error as Error).message);
+  process.exitCode = 2;
+}

@@ -1,5 +1,6 @@
 import type { Comparison } from '../compare/results.js';
-import { sizeOf, tablesOf } from './tables.js';
+import { sizeOf } from './sizes.js';
+import { tablesOf } from './tables.js';
 
 export interface Picture {
   title: string;

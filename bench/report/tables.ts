@@ -1,5 +1,6 @@
 import type { Comparison, Row } from '../compare/results.js';
 import { goalsOf } from './goals.js';
+import { sizeOf } from './sizes.js';
 
 /** The generated parts of docs/BENCHMARKS.md, by the name of their markers. */
 export function tablesOf(result: Comparison): Record<string, string> {
@@ -36,12 +37,10 @@ function table(head: string[], rows: string[][], leftColumns = 1): string {
 
 function machine({ date, node, cores, rounds, seconds, versions, disk, fio, skipped }: Comparison): string {
   const lines = [
-    `Measured on ${date}: ${cores} cores, Node ${node}; ${rounds} rounds of ${seconds} s, each contender in a process of its own.`,
-    `Versions: ${Object.entries(versions)
-      .filter(([name]) => name !== 'node')
-      .map(([name, version]) => `${name} ${version}`)
-      .join(', ')}.`,
+    `Measured on ${date}: ${cores} cores, Node ${node}; ${rounds} ${rounds === 1 ? 'round' : 'rounds'} of ${seconds} s, each contender in a process of its own.`,
   ];
+  const others = Object.entries(versions).filter(([name]) => name !== 'node');
+  if (others.length > 0) lines.push(`Versions: ${others.map((other) => other.join(' ')).join(', ')}.`);
   if (disk !== undefined) {
     lines.push(
       `The disk: ${figure(disk.extendMs * 1000)} µs for 100 bytes written at the end of a file and fdatasync, ` +
@@ -53,7 +52,7 @@ function machine({ date, node, cores, rounds, seconds, versions, disk, fio, skip
       `fio, 4 KiB writes with fdatasync each: ${whole(fio.writesPerSecond)}/s, fdatasync p50 ${figure(fio.syncP50Ms * 1000)} µs.`,
     );
   }
-  return [...lines, ...skipped.map((line) => `Not there: ${line}.`)].map((line) => `- ${line}`).join('\n');
+  return [...lines, ...skipped].map((line) => `- ${line}`).join('\n');
 }
 
 function goals(result: Comparison): string {
@@ -134,11 +133,6 @@ function opening({ opening: rows }: Comparison): string {
     ['contender', 'size', 'open, ms', 'of that, the log, ms'],
     rows.map(({ label, bytes, totalMs, logMs }) => [label, sizeOf(bytes), figure(totalMs), figure(logMs)]),
   );
-}
-
-export function sizeOf(bytes: number): string {
-  const mebibytes = bytes / 2 ** 20;
-  return mebibytes < 1024 ? `${mebibytes} MiB` : `${mebibytes / 1024} GiB`;
 }
 
 /** Puts each table between its markers; what is outside of markers stays as it is. */
