@@ -60,7 +60,8 @@ t.test('every command of the README is a script of the package', async (t) => {
 });
 
 t.test('every file that the documents link to is there', async (t) => {
-  for (const name of ['README.md', ...fs.readdirSync(path.join(root, 'docs')).map((file) => `docs/${file}`)]) {
+  const pages = fs.readdirSync(path.join(root, 'docs')).filter((file) => file.endsWith('.md'));
+  for (const name of ['README.md', ...pages.map((file) => `docs/${file}`)]) {
     const links = fs.readFileSync(path.join(root, name), 'utf8').matchAll(/\]\(([^)#:]+)(?:#[^)]*)?\)/g);
     for (const [, link] of links) {
       t.ok(fs.existsSync(path.join(root, path.dirname(name), link)), `${name} links to ${link}`);
