@@ -4,7 +4,7 @@ import { parseArgs } from 'node:util';
 import { inDirectory } from '../../src/cli/bench/load.js';
 import { type ContenderName, ENTRANTS } from './contenders.js';
 import { runEvent, type Settings } from './events.js';
-import { fio, isInstalled, NATIVE_INSTALL, ROCKSDB } from './native.js';
+import { fio, NATIVE_INSTALL, programVersion, ROCKSDB } from './native.js';
 import { measureOpening } from './opening.js';
 import { INSTALL, versionOf } from './peers.js';
 import { measureReading } from './reading.js';
@@ -63,16 +63,18 @@ async function lookAround(): Promise<Field> {
       skipped.push(`${label}: skipped, ${needs} is not installed. To install the peers: ${INSTALL}`);
     } else if (needs !== undefined) versions[needs] = version;
   }
-  const [db_bench, hasFio, strace] = await Promise.all(['db_bench', 'fio', 'strace'].map(isInstalled));
+  const [db_bench, fioVersion, strace] = await Promise.all(['db_bench', 'fio', 'strace'].map(programVersion));
+  if (db_bench !== undefined) versions.RocksDB = db_bench;
+  if (fioVersion !== undefined) versions.fio = fioVersion;
   const without = (what: string) => skipped.push(`${what}. To install it on Debian: ${NATIVE_INSTALL}`);
-  if (!db_bench) without(`${ROCKSDB}: skipped, there is no db_bench`);
-  if (!hasFio) without('the disk as fio sees it: skipped');
-  if (!strace) without('syncs of peers: not counted, there is no strace');
-  if (!db_bench) absent.add(ROCKSDB);
+  if (db_bench === undefined) without(`${ROCKSDB}: skipped, there is no db_bench`);
+  if (fioVersion === undefined) without('the disk as fio sees it: skipped');
+  if (strace === undefined) without('syncs of peers: not counted, there is no strace');
+  if (db_bench === undefined) absent.add(ROCKSDB);
   const wanted = options.peers?.split(',').map((name) => (name === 'rocksdb' ? ROCKSDB : name));
   const isThere = (runner: Runner) =>
     !absent.has(runner) && (wanted === undefined || runner === 'ringwal' || wanted.includes(runner));
-  return { versions, skipped, isThere, strace, fio: hasFio };
+  return { versions, skipped, isThere, strace: strace !== undefined, fio: fioVersion !== undefined };
 }
 
 function printRows(rows: Row[]): void {

@@ -7,10 +7,11 @@ import { output } from './task.js';
 export const ROCKSDB = 'RocksDB, db_bench';
 export const NATIVE_INSTALL = 'apt-get install rocksdb-tools fio strace';
 
-export async function isInstalled(program: string): Promise<boolean> {
+/** The version of a program, or undefined where there is none. */
+export async function programVersion(program: string): Promise<string | undefined> {
   return output(program, ['--version']).then(
-    () => true,
-    (error: NodeJS.ErrnoException) => error.code !== 'ENOENT',
+    (text) => /\d+(?:\.\d+)+/.exec(text)?.[0] ?? 'unknown',
+    (error: NodeJS.ErrnoException) => (error.code === 'ENOENT' ? undefined : 'unknown'),
   );
 }
 
