@@ -29,7 +29,7 @@ const USAGE = `npm run bench:guard -- [options]
   --seconds S       length of one measurement (default 0.5)
   --baseline FILE   what to compare with (default bench/baseline.json)
   --record          record a new baseline there, and compare with nothing
-  --directory D     where to write (default: a filesystem in memory, if there is one)
+  --directory D     where to write (default: a filesystem in memory, if there is one with 4 GiB)
   --handicap-us N   make ringwal's syncs N microseconds slower than the others', to see the guard fail
   --quick           3 rounds of 0.2 s: to see that it works
 
@@ -39,6 +39,15 @@ Exit code 0: no ratio fell by more than the baseline's tolerance. 1: one did, tw
 const TOLERANCE = 0.3;
 const SYNC_MICROS = 300;
 const MEMORY = '/dev/shm';
+/** What a measurement may need there for a moment. */
+const ROOM = 4 * 2 ** 30;
+
+/** The filesystem in memory, if there is one with room; containers often have a small one. */
+function inMemory(): string | undefined {
+  if (!fs.existsSync(MEMORY)) return undefined;
+  const { bavail, bsize } = fs.statfsSync(MEMORY);
+  return bavail * bsize >= ROOM ? MEMORY : undefined;
+}
 
 /** One ratio, or two that are measured together. */
 interface Check {
@@ -143,7 +152,7 @@ async function main(): Promise<number> {
     console.log(USAGE);
     return 0;
   }
-  const base = options.directory ?? (fs.existsSync(MEMORY) ? MEMORY : undefined);
+  const base = options.directory ?? inMemory();
   return inDirectory(base, async (directory) => {
     const settings: Settings = {
       rounds: options.quick ? 3 : Number(options.rounds),

@@ -8,7 +8,7 @@ t.test('a log that is being written is sound for verify, and dump ends', async (
   const log = await WriteAheadLog.open(directory, { segmentBytes: 1024 * 1024 });
   const payload = Buffer.alloc(200, 'x');
   let appending = true;
-  // On a busy machine all rounds may be over before the first record is written.
+  // Something to see from the first round on, however slow the disk is.
   let appended = await log.append(payload);
   // Each of these goes on as soon as its record is on disk; the actor writes while this thread looks.
   const writers = Array.from({ length: 100 }, async () => {

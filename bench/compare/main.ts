@@ -114,6 +114,7 @@ async function main(): Promise<void> {
     date: new Date().toISOString().slice(0, 10),
     node: process.version,
     cores: os.availableParallelism(),
+    load: os.loadavg()[0],
     rounds: settings.rounds,
     seconds: settings.seconds,
     versions: field.versions,

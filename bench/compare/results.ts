@@ -43,6 +43,8 @@ export interface Comparison {
   date: string;
   node: string;
   cores: number;
+  /** Load average when it began: what else the machine was doing. */
+  load?: number;
   rounds: number;
   seconds: number;
   /** Names and versions. */

@@ -35,7 +35,14 @@ function table(head: string[], rows: string[][], leftColumns = 1): string {
   return [head, rule, ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
 }
 
-function machine({ date, node, cores, rounds, seconds, versions, disk, fio, skipped }: Comparison): string {
+/** Figures of a glance, or of a machine with other things to do, must not be taken for more. */
+function doubt({ rounds, seconds, load = 0, cores }: Comparison): string[] {
+  if (load > cores) return [`**The machine was busy (load ${figure(load)}): not figures to rely on.**`];
+  return rounds < 3 || seconds < 0.5 ? ['**A short run, to see that it works: not figures to rely on.**'] : [];
+}
+
+function machine(result: Comparison): string {
+  const { date, node, cores, rounds, seconds, versions, disk, fio, skipped } = result;
   const lines = [
     `Measured on ${date}: ${cores} cores, Node ${node}; ${rounds} ${rounds === 1 ? 'round' : 'rounds'} of ${seconds} s, each contender in a process of its own.`,
   ];
@@ -52,7 +59,7 @@ function machine({ date, node, cores, rounds, seconds, versions, disk, fio, skip
       `fio, 4 KiB writes with fdatasync each: ${whole(fio.writesPerSecond)}/s, fdatasync p50 ${figure(fio.syncP50Ms * 1000)} µs.`,
     );
   }
-  return [...lines, ...skipped].map((line) => `- ${line}`).join('\n');
+  return [...doubt(result), ...lines, ...skipped].map((line) => `- ${line}`).join('\n');
 }
 
 function goals(result: Comparison): string {
