@@ -2,6 +2,7 @@ import t from 'tap';
 import { Level } from '../src/format/levels.js';
 import { filesOf } from '../src/reader/storage-files.js';
 import { verifyFiles } from '../src/reader/verify.js';
+import { Counter } from '../src/ring/control.js';
 import { adoptSpare, prepareSpare } from '../src/segments/prepare.js';
 import { readHeader, withFile } from '../src/segments/read-segment.js';
 import { retireSegments } from '../src/segments/retire.js';
@@ -231,6 +232,32 @@ t.test('without space for a segment an append is refused, and works again once t
   t.same(ids.slice(-2), after.ids);
   t.ok(big.ids.length > 0);
   log.sequencer.close();
+});
+
+t.test('what a full disk refused in a growing segment does not come back when the power goes', async (t) => {
+  let refused = 0;
+  for (let seed = 0; seed < 200; seed++) {
+    const disk = new SimulatedDisk(new Random(seed));
+    const log = withRecords(disk);
+    while (!log.sequencer.failed && log.control.get(Counter.growing) === 0) log.appendUntilRotated(Level.Disk);
+    for (let i = 0; i < 3 && log.rejected.length === 0; i++) {
+      disk.quotaBytes = disk.usedBytes() + 2000;
+      log.append(Level.Os, 1);
+      log.append(Level.Os, 20);
+      log.sequencer.step();
+      log.collect();
+    }
+    const buried = new Set(log.rejected.flatMap(({ ids }) => ids));
+    refused += buried.size;
+    disk.quotaBytes = Number.POSITIVE_INFINITY;
+    log.append(Level.Os, 1);
+    during(disk, { crashAt: 1 }, () => log.sequencer.step());
+    disk.crash();
+    const again = SimulatedLog.reopen(disk, 'power');
+    const back = (await again.read()).filter((id) => buried.has(id!));
+    t.same(back, [], `seed ${seed}`);
+  }
+  t.ok(refused > 100, `${refused} records were refused`);
 });
 
 t.test('a full disk does not keep a log with a torn tail from opening, nor from going on afterwards', async (t) => {

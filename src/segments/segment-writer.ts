@@ -134,8 +134,10 @@ export class SegmentWriter {
       this.#file.write(views, this.info.endOffset);
     } catch (error) {
       if (!this.growing || !isNoSpace(error)) throw error;
-      // A part of it may be there. Cut off, it cannot be taken for a torn tail, nor for a record.
+      // A part of it may be there. Cut off, it cannot be taken for a torn tail, nor for a record; and it must stay cut off
+      // when the power goes, for those who appended it are told that it is not in the log.
       this.#file.truncate(this.info.endOffset);
+      this.#file.sync();
       throw noSpace(error);
     }
     this.info.endOffset += bytes;

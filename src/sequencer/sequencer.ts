@@ -691,7 +691,8 @@ export class Sequencer {
 
   /**
    * As {@link #sync}, or begins it: then the log goes on being written, at the lower levels, and `synced` moves once it is
-   * over. The syncer has the file until then: it is not sealed, nor closed, nor synced by anybody else before that.
+   * over. The syncer has the file until then: it is not sealed, nor closed before that, nor synced by anybody else but to
+   * make a cut last that a full disk asked for: of a failure, one of the two is told, and either of them ends the log.
    */
   #syncSoon(): void {
     if (this.#syncing !== undefined) {

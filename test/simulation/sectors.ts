@@ -135,8 +135,8 @@ export class Sectors {
   }
 
   #settleSize(size: number): void {
-    // What a file lost and gets back reads as zeros.
-    if (size < this.#platterSize) this.#platter.fill(0, size, this.#platterSize);
+    // What a file lost and gets back reads as zeros; some of it may have been written back before it grew that far.
+    this.#platter.fill(0, size);
     this.#platterSize = size;
   }
 
