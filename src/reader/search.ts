@@ -53,10 +53,13 @@ export async function searchRest(file: ReadableFile, from: number, end: number, 
   return rest;
 }
 
-/** A disk writes a sector whole or not at all. */
+/** A disk writes a sector whole, or from its beginning up to somewhere, or from somewhere up to its end. */
 const SECTOR_BYTES = 512;
 
-/** Whether a part of `[from, end)` was never written: a sector's worth of it is all zeros. */
+/**
+ * Whether a part of `[from, end)` may never have been written: a sector's worth of it begins or ends with a zero. That may
+ * be so by chance, too; `open`, which does not look at this at all, judges such an end as a torn tail.
+ */
 export async function isTornIn(file: ReadableFile, from: number, end: number): Promise<boolean> {
   // Piece by piece, of whole sectors: no checksum vouches for how long it is.
   for (let at = from; at < end; ) {
@@ -72,7 +75,7 @@ export async function isTornIn(file: ReadableFile, from: number, end: number): P
 function isTorn(bytes: Uint8Array, from: number): boolean {
   for (let at = 0; at < bytes.byteLength; ) {
     const end = Math.min(bytes.byteLength, at + SECTOR_BYTES - ((from + at) % SECTOR_BYTES));
-    if (bytes.subarray(at, end).every((byte) => byte === 0)) return true;
+    if (bytes[at] === 0 || bytes[end - 1] === 0) return true;
     at = end;
   }
   return false;

@@ -317,7 +317,7 @@ export class SegmentVerifier {
 
   /**
    * Whether a seal stood here, at the end of the file, and was changed since. The size of a growing segment does not tell
-   * that it was sealed; but one that was not written to its end lacks whole sectors, and this one lacks none.
+   * that it was sealed; but one that was not written to its end lacks a part of a sector, and this one lacks none.
    */
   async #isLostSeal(): Promise<boolean> {
     if (((this.#subject.header?.flags ?? 0) & SegmentFlag.Growing) === 0) return false;
