@@ -10,7 +10,7 @@ import { readHeader, withFile } from '../src/segments/read-segment.js';
 import { failure } from './helpers.js';
 import { byLsn } from './hostile/logs.js';
 import { Random } from './simulation/random.js';
-import { readAll } from './simulation/reading.js';
+import { framesOf, readAll } from './simulation/reading.js';
 import { SimulatedDisk } from './simulation/simulated-disk.js';
 import { during, SimulatedLog } from './simulation/simulated-log.js';
 
@@ -140,3 +140,24 @@ t.test('point-in-time on a full disk changes nothing', async (t) => {
   endLastSegment(disk, again, 1_700_000_000_000);
   t.equal(inspectLog(disk, 'strict').end.lastLsn, 12, 'and with room it is done');
 });
+
+t.test(
+  'point-in-time without room for the quarantine changes nothing, so that nothing which was cut off comes back',
+  async (t) => {
+    const disk = new SimulatedDisk(new Random(7));
+    const log = new SimulatedLog({ disk });
+    for (let n = 0; n < 4; n++) {
+      log.append(Level.Disk, 2);
+      log.sequencer.step();
+    }
+    log.sequencer.close();
+    const [name] = disk.list();
+    disk.flip(name, framesOf(disk, name).offsets[1] + 70, 3);
+    disk.quotaBytes = disk.usedBytes();
+    const error = await failure(() => new SimulatedLog({ disk, mode: 'point-in-time' }));
+    t.match(openError(error, '/a/log'), { code: 'ERR_WAL_NO_SPACE' });
+    disk.quotaBytes = Number.POSITIVE_INFINITY;
+    t.equal(SimulatedLog.reopen(disk, 'power', { mode: 'point-in-time' }).recovered.end.lastLsn, 2);
+    t.equal(SimulatedLog.reopen(disk, 'power', { mode: 'strict' }).recovered.end.lastLsn, 2);
+  },
+);

@@ -1,7 +1,7 @@
 import { corrupt, WalError } from '../errors.js';
-import { type Predecessor, SegmentFlag } from '../format/segment-header.js';
+import { type Predecessor, SegmentFlag, type SegmentHeader } from '../format/segment-header.js';
 import { EMPTY_STATE, type LogState } from '../format/state.js';
-import { chainOf, type Link, lastLsnOf } from '../segments/chain.js';
+import { beforeBeginning, chainOf, type Link, lastLsnOf } from '../segments/chain.js';
 import {
   isCompacting,
   isPreparing,
@@ -134,9 +134,8 @@ function inspectOnce(storage: Storage, mode: RecoveryMode, onProgress?: OnScan):
   const links = chainOf(headers);
   const infos = describeSegments(storage, links, content);
   const state = content.state;
-  // What begins behind the mark was not cleaned up, wherever it ends: it is a rest of something that went wrong.
-  const from = infos.findIndex(({ firstLsn, lastLsn }) => lastLsn >= state.low || firstLsn > state.low);
-  const kept = infos.slice(from < 0 ? -1 : from);
+  const from = infos.findIndex(({ lastLsn }) => lastLsn >= state.low);
+  const kept = infos.slice(Math.min(from < 0 ? infos.length - 1 : from, beforeBeginning(headersOf(links))));
   const keptLinks = links.slice(links.length - kept.length);
   checkChain(kept, keptLinks, state);
 
@@ -272,6 +271,10 @@ function compactedAway(links: readonly Link[], infos: readonly SegmentInfo[]): n
     const { firstLsn, lastLsn } = infos[i];
     return records === undefined ? sum : sum + (lastLsn - firstLsn + 1 - records);
   }, 0);
+}
+
+function headersOf(links: readonly Link[]): SegmentHeader[] {
+  return links.map(({ header }) => header);
 }
 
 /** Each segment must be the successor of the one before it, and the first must reach down to the clean-up mark. */

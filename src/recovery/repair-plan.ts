@@ -13,6 +13,7 @@ import {
   segmentHeaderBytes,
 } from '../format/segment-header.js';
 import { EMPTY_STATE, encodeState, type LogState } from '../format/state.js';
+import { beforeBeginning } from '../segments/chain.js';
 import { segmentName } from '../segments/names.js';
 import { hasLeftOver, readContent, withFile } from '../segments/read-segment.js';
 import type { Storage } from '../storage/storage.js';
@@ -379,10 +380,8 @@ export function lowOf(surveys: readonly Survey[]): Lsn {
 /** Which of the segments is the first that was not cleaned up. */
 export function firstKept(surveys: readonly Survey[], low: Lsn): number {
   let first = 0;
-  // What begins behind the mark was not cleaned up, whatever follows it.
-  while (first + 1 < surveys.length && isWithin(startOf(surveys[first + 1]), low) && startOf(surveys[first]) <= low)
-    first++;
-  return first;
+  while (first + 1 < surveys.length && isWithin(startOf(surveys[first + 1]), low)) first++;
+  return Math.min(first, beforeBeginning(surveys.map(({ head }) => head)));
 }
 
 function isWithin(start: Lsn, low: Lsn): boolean {

@@ -16,7 +16,7 @@ const CHUNK_BYTES = 1024 * 1024;
  * A crash between any two steps leaves a state that recovery judges as it did the first time.
  *
  * A full disk must not keep a log from opening: without room for the quarantine the bytes stay where they are, and the
- * header of the next segment, which repeats where this one ends, buries them.
+ * header of the next segment, which repeats where this one ends, buries them. Point-in-time throws instead.
  */
 export function endLastSegment(storage: Storage, recovered: Recovered, now: number): void {
   // What a process left that was killed, the names of files too, may be in the page cache only.
@@ -43,7 +43,8 @@ function endFrames(storage: Storage, recovered: Recovered, now: number): void {
       if (last.state === 'sealed') cut(file, last);
       else seal(file, last, recovered, now);
     } catch (error) {
-      if (!isNoSpace(error)) throw error;
+      // What point-in-time cuts off may end in a seal that holds: left in its place, it would all be there again.
+      if (!isNoSpace(error) || recovered.report.verdict === 'salvaged') throw error;
     }
   } finally {
     file.close();

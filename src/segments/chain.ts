@@ -27,6 +27,15 @@ export function lastLsnOf({ next }: Link): number | undefined {
   return next && Math.min(next.previous.lastLsn, next.firstLsn - 1);
 }
 
+/**
+ * The segment before the one that says that it has no predecessor; Infinity when there is none. It was not cleaned up,
+ * whatever its LSNs are: point-in-time began the log anew, and was cut short while it moved the old one away.
+ */
+export function beforeBeginning(chain: readonly (Pick<SegmentHeader, 'previous'> | undefined)[]): number {
+  const at = chain.findIndex((header, i) => i > 0 && header?.previous.segmentId === 0);
+  return at < 0 ? Number.POSITIVE_INFINITY : at - 1;
+}
+
 /** Whether a segment before `next` was cut away when `next` was begun, or is compacted into it. */
 function isVoid(header: SegmentHeader, next: SegmentHeader | undefined): boolean {
   if (next === undefined || (next.flags & (SegmentFlag.Truncates | SegmentFlag.Compacted)) === 0) return false;
