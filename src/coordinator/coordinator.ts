@@ -210,6 +210,7 @@ export class Coordinator {
       keys: this.#keys,
       low: () => this.#state.low,
       promised: os,
+      failure: () => (control.phase === LogPhase.Failed ? this.#link.failure() : undefined),
       readable: async () => os(),
       liveEnd: (id) => (control.get(Counter.segmentId) === id ? control.get(Counter.segmentOffset) : undefined),
       liveIndex: (segmentId) => this.#liveIndex(segmentId),
