@@ -1,7 +1,7 @@
 import { WriteAheadLog } from 'ringwal';
 import t from 'tap';
 import { Catalog } from '../src/reader/catalog.js';
-import { nodeFiles } from '../src/reader/files.js';
+import { nodeFiles, type ReadableFile, type ReadableFiles } from '../src/reader/files.js';
 import { FilesSource } from '../src/reader/files-source.js';
 import { LogCursor } from '../src/reader/log-cursor.js';
 import { inspectLive } from '../src/recovery/inspect-live.js';
@@ -59,3 +59,64 @@ t.test('a follower in another process misses nothing when the log is cut in the 
     t.equal((await collect(wal.read({ from, to: from + 34 }))).length, 35);
   }
 });
+
+t.test('whichever read or look at a file fails, the cursor leaves no file open', async (t) => {
+  const directory = temporaryDirectory(t);
+  const wal = await openLog(t, {}, directory);
+  for (let segment = 0; segment < 2; segment++) {
+    await wal.appendMany(numbers(1, 10).map(String));
+    await wal.rotate();
+  }
+  await wal.close();
+  const found = await inspectLive(new NodeStorage(directory), 'tolerate-torn-tail');
+  let failAt = 1;
+  for (; failAt < 100; failAt++) {
+    const faulty = new FaultyFiles(directory, failAt);
+    const source = new FilesSource(directory, new Catalog(faulty), found);
+    const cursor = new LogCursor(source, 5);
+    try {
+      while (cursor.next <= 20) await cursor.read(20);
+      break;
+    } catch (error) {
+      t.match(error, { code: 'EIO' });
+    } finally {
+      await cursor.close();
+      t.equal(faulty.opened, 0, `the call number ${failAt} fails`);
+      await source.close();
+    }
+  }
+  t.ok(failAt > 6 && failAt < 100, `${failAt - 1} calls`);
+});
+
+/** Files of which one call fails, and which counts those that are open. */
+class FaultyFiles implements ReadableFiles {
+  opened = 0;
+  readonly #files: ReadableFiles;
+  #left: number;
+
+  constructor(directory: string, failAt: number) {
+    this.#files = nodeFiles(directory);
+    this.#left = failAt;
+  }
+
+  list(): Promise<string[]> {
+    return this.#files.list();
+  }
+
+  async open(name: string): Promise<ReadableFile> {
+    const file = await this.#files.open(name);
+    this.opened++;
+    return {
+      size: () => this.#tick() ?? file.size(),
+      read: (target, position) => this.#tick() ?? file.read(target, position),
+      close: async () => {
+        this.opened--;
+        await file.close();
+      },
+    };
+  }
+
+  #tick(): Promise<never> | undefined {
+    return --this.#left === 0 ? Promise.reject(Object.assign(new Error('EIO'), { code: 'EIO' })) : undefined;
+  }
+}

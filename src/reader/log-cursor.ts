@@ -129,8 +129,11 @@ export class LogCursor {
   async close(): Promise<void> {
     const file = this.#file;
     this.#file = undefined;
-    await this.#stream?.settle();
-    await file?.close();
+    try {
+      await this.#stream?.settle();
+    } finally {
+      await file?.close();
+    }
   }
 
   /** One step: a chunk of frames, or a change of segment. Returns false when nothing more is there up to `to`. */
@@ -237,19 +240,28 @@ export class LogCursor {
       if (entry === undefined) return false;
       const file = await this.#open(entry);
       if (file !== undefined) {
-        // Before any of its frames is read, and with nothing to be waited for in the middle of them.
-        await this.#source.keys?.load(entry.header.logId, entry.header.state.encryption);
+        try {
+          this.#stream = await this.#begin(entry, file);
+        } catch (error) {
+          await file.close();
+          throw error;
+        }
         this.#entry = entry;
         this.#file = file;
-        const live = entry.next === undefined ? this.#source.liveEnd(entry.header.segmentId) : undefined;
-        const stated = statedEnd(entry.header, entry.next)?.endOffset ?? Number.MAX_SAFE_INTEGER;
-        const end = live ?? Math.min(await file.size(), stated);
-        this.#stream = await this.#streamFrom(entry, file, end);
         return true;
       }
       if (tries === MOST_TRIES) throw this.#truncated();
       await catalog.renew(entry.name);
     }
+  }
+
+  async #begin(entry: CatalogEntry, file: ReadableFile): Promise<FrameStream> {
+    const { header, next } = entry;
+    // Before any of its frames is read, and with nothing to be waited for in the middle of them.
+    await this.#source.keys?.load(header.logId, header.state.encryption);
+    const live = next === undefined ? this.#source.liveEnd(header.segmentId) : undefined;
+    const stated = statedEnd(header, next)?.endOffset ?? Number.MAX_SAFE_INTEGER;
+    return this.#streamFrom(entry, file, live ?? Math.min(await file.size(), stated));
   }
 
   /** The entry's file; undefined when it is gone, cleaned up or compacted, or another one has its name by now. */
@@ -262,11 +274,14 @@ export class LogCursor {
       if (isGone(error)) return undefined;
       throw error;
     }
-    // Only what is sealed is ever compacted.
-    const same = entry.next === undefined || (await catalog.isFileOf(entry, file));
-    if (same) return file;
-    await file.close();
-    return undefined;
+    let same = false;
+    try {
+      // Only what is sealed is ever compacted.
+      same = entry.next === undefined || (await catalog.isFileOf(entry, file));
+    } finally {
+      if (!same) await file.close();
+    }
+    return same ? file : undefined;
   }
 
   async #locate(): Promise<CatalogEntry | undefined> {
