@@ -93,6 +93,8 @@ export class Coordinator {
   #nextRing = 1;
   /** A cut that is under way: until it is done, nothing above `lsn` is there for readers. */
   #cut: { lsn: number; done: Promise<void> } | undefined;
+  /** The log failed during a cut, and nobody knows whether it was made: what readers above it meet is no damage. */
+  #unsureAbove = Number.POSITIVE_INFINITY;
   #catalog: Catalog | undefined;
   #failureTold = false;
   #closing = false;
@@ -209,8 +211,7 @@ export class Coordinator {
       catalog,
       keys: this.#keys,
       low: () => this.#state.low,
-      promised: os,
-      failure: () => (control.phase === LogPhase.Failed ? this.#link.failure() : undefined),
+      promised: () => Math.min(os(), this.#unsureAbove),
       readable: async () => os(),
       liveEnd: (id) => (control.get(Counter.segmentId) === id ? control.get(Counter.segmentOffset) : undefined),
       liveIndex: (segmentId) => this.#liveIndex(segmentId),
@@ -218,6 +219,7 @@ export class Coordinator {
       reached: async (level, lsn, signal) => {
         try {
           if (this.#cut !== undefined) await either(this.#cut.done, signal);
+          if (lsn > this.#unsureAbove) throw this.#link.failure();
           if (!this.#closing) await this.waitFor(level, lsn, signal, true);
         } catch (error) {
           if (!(error instanceof WalError) || error.code !== 'ERR_WAL_CLOSED') throw error;
@@ -351,6 +353,7 @@ export class Coordinator {
     try {
       await work();
     } finally {
+      if (this.control.phase === LogPhase.Failed) this.#unsureAbove = lsn;
       this.#cut = undefined;
       over();
     }

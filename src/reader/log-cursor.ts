@@ -197,7 +197,7 @@ export class LogCursor {
     }
     if (now.next === undefined && (await this.#mayHaveGrown(now, stream))) return true;
     if (now.next === undefined && this.#source.promised() < this.#next) return false;
-    throw this.#source.failure?.() ?? this.#damage(to);
+    throw this.#damage(to);
   }
 
   /** Whether the last segment may hold more by now than when it was read. */

@@ -1,4 +1,3 @@
-import type { WalError } from '../errors.js';
 import type { KeyRing } from '../format/key-ring.js';
 import type { IndexEntry } from '../format/seal.js';
 import type { Lsn } from '../types.js';
@@ -23,6 +22,4 @@ export interface LogSource {
   watermark(level: number): Lsn;
   /** Resolves once `watermark(level) >= lsn`, or to false when the log was closed. Rejects with the signal's reason. */
   reached(level: number, lsn: Lsn, signal?: AbortSignal): Promise<boolean>;
-  /** Why the log cannot be written any more, if so: a step that was under way then may be in the files in part. */
-  failure?(): WalError | undefined;
 }
