@@ -224,11 +224,32 @@ t.test('point-in-time before a cut whose header is damaged keeps nothing of what
   disk.crash();
   const cut = SimulatedLog.reopen(disk, 'process', { mode: 'point-in-time' });
   t.equal(cut.recovered.end.lastLsn, 3);
-  t.match(cut.recovered.report, { segments: 2, lost: [{ firstLsn: 4, lastLsn: 5 }] });
+  t.match(cut.recovered.report, { segments: 1, lost: [{ firstLsn: 4, lastLsn: 5 }] });
   const { ids } = cut.append(Level.Disk, 2);
   cut.sequencer.step();
   disk.crash();
   const again = SimulatedLog.reopen(disk, 'power');
   t.same((await again.read()).slice(3), ids);
   await soundly(t, disk, 'and the log is sound');
+});
+
+t.test('a seal that point-in-time writes where one stood before counts as durable only once it is', async (t) => {
+  let crashes = 0;
+  for (let call = 1, reached = true; reached; call++) {
+    const { disk } = withFrames(2);
+    disk.crash();
+    // The seal of a recovery, which has no index, is as long as the next one.
+    SimulatedLog.reopen(disk, 'process');
+    const [name] = segments(disk);
+    disk.flip(name, framesOf(disk, name).offsets[2] + 70, 3);
+    disk.restart('power');
+    reached = during(disk, { crashAt: call }, () => new SimulatedLog({ disk, mode: 'point-in-time' }));
+    if (reached) crashes++;
+    disk.crash();
+    SimulatedLog.reopen(disk, 'process', { mode: 'point-in-time' });
+    disk.crash();
+    disk.restart('power');
+    await soundly(t, disk, `cut short in call ${call}`);
+  }
+  t.ok(crashes > 5, `${crashes} crashes`);
 });

@@ -6,6 +6,7 @@ import { inspectPointInTime } from '../src/recovery/point-in-time.js';
 import { inspectLog, openError } from '../src/recovery/recover.js';
 import { endLastSegment } from '../src/recovery/repair-tail.js';
 import { finish } from '../src/recovery/survey.js';
+import { readHeader, withFile } from '../src/segments/read-segment.js';
 import { failure } from './helpers.js';
 import { byLsn } from './hostile/logs.js';
 import { Random } from './simulation/random.js';
@@ -84,6 +85,47 @@ t.test('the last LSN outlives a log of which point-in-time found nothing to keep
   const { end, report } = inspectLog(disk, 'strict');
   t.same([end.lastLsn, report.records], [low - 1, 0], 'no LSN below the mark is given again');
 });
+
+t.test(
+  'point-in-time that keeps nothing loses no file, and leaves none that readers trip over, however often it is cut short',
+  async (t) => {
+    const original = ['1', '2', '3'].map((id) => `${id.padStart(16, '0')}.wal`);
+    const prepared = async () => {
+      const disk = new SimulatedDisk(new Random(5));
+      const log = new SimulatedLog({ disk });
+      for (const _ of original) {
+        log.append(Level.Disk, 2);
+        log.sequencer.step();
+        log.sequencer.rotate();
+      }
+      log.sequencer.close();
+      for (const name of disk.list()) if (!original.includes(name)) disk.remove(name);
+      disk.syncFolder();
+      disk.flip(original[0], 30, 1);
+      return disk;
+    };
+    const open = (disk: SimulatedDisk) => endLastSegment(disk, finish(inspectPointInTime(disk)), 1_700_000_000_000);
+    let crashes = 0;
+    for (let first = 1, reached = true; reached; first++) {
+      for (let second = 1, again = true; again; second++) {
+        const disk = await prepared();
+        reached = during(disk, { crashAt: first }, () => open(disk));
+        disk.restart('power');
+        again = during(disk, { crashAt: second }, () => open(disk));
+        if (again) crashes++;
+        disk.restart(crashes % 2 === 0 ? 'power' : 'process');
+        open(disk);
+        const what = `cut short in call ${first}, then in call ${second}`;
+        const found = inspectLog(disk, 'strict');
+        const kept = [...found.segments.map(({ name }) => name), ...disk.list('quarantine')];
+        const lost = original.filter((name) => !kept.some((file) => file.startsWith(name)));
+        const begins = Math.max(...found.obsolete.map((name) => withFile(disk, name, readHeader).firstLsn), 0);
+        if (lost.length > 0 || begins > found.state.low || found.end.lastLsn > 0) t.fail(`${what}: ${lost} ${begins}`);
+      }
+    }
+    t.ok(crashes > 100, `${crashes} crashes`);
+  },
+);
 
 t.test('point-in-time on a full disk changes nothing', async (t) => {
   const { disk } = await damagedLog();

@@ -134,7 +134,9 @@ function inspectOnce(storage: Storage, mode: RecoveryMode, onProgress?: OnScan):
   const links = chainOf(headers);
   const infos = describeSegments(storage, links, content);
   const state = content.state;
-  const kept = infos.filter((info, i) => i === infos.length - 1 || info.lastLsn >= state.low);
+  // What begins behind the mark was not cleaned up, wherever it ends: it is a rest of something that went wrong.
+  const from = infos.findIndex(({ firstLsn, lastLsn }) => lastLsn >= state.low || firstLsn > state.low);
+  const kept = infos.slice(from < 0 ? -1 : from);
   const keptLinks = links.slice(links.length - kept.length);
   checkChain(kept, keptLinks, state);
 

@@ -379,7 +379,9 @@ export function lowOf(surveys: readonly Survey[]): Lsn {
 /** Which of the segments is the first that was not cleaned up. */
 export function firstKept(surveys: readonly Survey[], low: Lsn): number {
   let first = 0;
-  while (first + 1 < surveys.length && isWithin(startOf(surveys[first + 1]), low)) first++;
+  // What begins behind the mark was not cleaned up, whatever follows it.
+  while (first + 1 < surveys.length && isWithin(startOf(surveys[first + 1]), low) && startOf(surveys[first]) <= low)
+    first++;
   return first;
 }
 

@@ -97,6 +97,9 @@ function seal(file: StorageFile, last: SegmentInfo, recovered: Recovered, now: n
   const lsn = recovered.nextLsnInFile ?? end.lastLsn + 1;
   const frame = buildFrame(FrameType.Seal, payload, lsn, lsn - 1, last.salt, now, end.headerCrc);
   const size = file.size();
+  // In a file that was closed once, a new seal may end just where the old one did. A file that ends with its seal counts as
+  // durable at the next open, and after a crash before the sync this one would be in the page cache alone.
+  if (size === end.endOffset + frame.bytes.byteLength) file.truncate(size + 1);
   try {
     file.write([frame.bytes], end.endOffset);
   } catch (error) {
