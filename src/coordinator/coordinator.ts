@@ -7,7 +7,7 @@ import { COMPRESS_BYTES } from '../format/frame-payload.js';
 import { type ActorKey, KeyRing, type WritingKey } from '../format/key-ring.js';
 import { Level } from '../format/levels.js';
 import type { IndexEntry } from '../format/seal.js';
-import type { LogState, Positions } from '../format/state.js';
+import { type LogState, type Positions, withKey } from '../format/state.js';
 import type { TransactionNote } from '../format/transaction.js';
 import { Appender, type AppenderOptions } from '../producer/appender.js';
 import { closedError } from '../producer/arguments.js';
@@ -32,7 +32,7 @@ import { type CommitEvent, Commits } from './commits.js';
 import { type CompactionReport, type CompactOptions, Compactor } from './compactor.js';
 import { POOL_ENCRYPT_BYTES, POOL_FRAME_BYTES } from './encode-frame.js';
 import { DirectoryLock } from './lock.js';
-import type { ActorReady } from './messages.js';
+import type { ActorReady, TaskEncryption } from './messages.js';
 import type { ResolvedOptions } from './options.js';
 import { Pool } from './pool.js';
 import { SyncerLink } from './syncer-link.js';
@@ -268,6 +268,7 @@ export class Coordinator {
       directory: this.#directory,
       segmentBytes: this.#options.segmentBytes,
       control: this.control.memory,
+      encryption: () => this.#encryptionForTasks(),
       request: (request) => this.#link.request(request),
       run: (task) => this.#pool.maintain(task),
       exclusively: (work) => this.#pool.exclusively(work),
@@ -280,6 +281,15 @@ export class Coordinator {
         await this.#retire();
       },
     });
+  }
+
+  /** Keys for a thread of the pool, for the time of its task. */
+  async #encryptionForTasks(): Promise<TaskEncryption | undefined> {
+    if (this.#key === undefined) return undefined;
+    await this.#keys.load(this.#logId, this.#state.encryption);
+    const { id, checkValue } = this.#key;
+    const state = withKey(this.#state, id, checkValue).encryption!;
+    return { logId: this.#logId, keys: this.#keys.exported(), current: id, state };
   }
 
   rotate(): Promise<void> {
