@@ -1,20 +1,23 @@
 import { markGarbage } from '../src/compaction/mark.js';
 import { CompactionSignals, Pace, Stopped } from '../src/compaction/pace.js';
 import { planRuns } from '../src/compaction/plan.js';
-import { discardTemporary, rewriteRun } from '../src/compaction/rewrite.js';
+import { type CompactionKeys, discardTemporary, rewriteRun } from '../src/compaction/rewrite.js';
 import { LogChanged } from '../src/compaction/source.js';
 import type {
   CompactionTask,
   GarbageFound,
   MaintenanceTask,
   Swapped,
+  TaskEncryption,
   TaskResult,
   Unless,
 } from '../src/coordinator/messages.js';
 import { toPlainError, WalError } from '../src/errors.js';
+import { KeyRing } from '../src/format/key-ring.js';
 import { Control } from '../src/ring/control.js';
 import { adoptSpare, isNoSpace, prepareSpare } from '../src/segments/prepare.js';
 import { retireSegments } from '../src/segments/retire.js';
+import type { SegmentInfo } from '../src/segments/segment-info.js';
 import { NodeStorage } from '../src/storage/node-storage.js';
 
 /** Memory for the keys of one pass over the log. */
@@ -42,7 +45,7 @@ function perform(storage: NodeStorage, task: MaintenanceTask | CompactionTask): 
     case 'findGarbage':
       return unless(() => findGarbage(storage, task));
     case 'rewrite':
-      return unless(() => rewriteRun(storage, task.run, task.marksName, task.target, paceOf(task)));
+      return unless(() => rewrite(storage, task));
     case 'swapIn':
       return swapIn(storage, task.target, task.name);
     case 'discard':
@@ -52,13 +55,23 @@ function perform(storage: NodeStorage, task: MaintenanceTask | CompactionTask): 
 
 function findGarbage(storage: NodeStorage, task: Extract<CompactionTask, { op: 'findGarbage' }>): GarbageFound {
   const { segments, checkpoint, whole, segmentBytes, marksName } = task;
-  const options = { checkpoint, whole, keyBytes: KEY_BYTES };
+  const options = { checkpoint, whole, keyBytes: KEY_BYTES, keys: keysOf(task)?.keys };
   const marked = markGarbage(storage, segments, marksName, options, paceOf(task));
   return {
     runs: planRuns(marked.segments, segmentBytes),
     records: marked.segments.reduce((sum, { records }) => sum + records, 0),
     deletesGone: marked.deletesGone,
   };
+}
+
+function rewrite(storage: NodeStorage, task: Extract<CompactionTask, { op: 'rewrite' }>): SegmentInfo {
+  return rewriteRun(storage, task.run, task.marksName, task.target, paceOf(task), keysOf(task));
+}
+
+function keysOf({ encryption }: { encryption: TaskEncryption | undefined }): CompactionKeys | undefined {
+  if (encryption === undefined) return undefined;
+  const { logId, keys, current, state } = encryption;
+  return { keys: KeyRing.of(keys, logId), current: keys.find(({ id }) => id === current)!, state };
 }
 
 function swapIn(storage: NodeStorage, target: string, name: string): Swapped {

@@ -1,33 +1,32 @@
-import { operationsOf } from './operations.js';
+import fs from 'node:fs';
 import { Store } from './store.js';
+import { LANES, stepOf } from './workload.js';
 
-/** Goes on with the operations where the log ends, tells which were acknowledged, and dies without closing anything. */
-const [directory, first, count, flushEvery] = [process.argv[2], ...process.argv.slice(3).map(Number)];
-const IN_FLIGHT = 20;
+/**
+ * The process that dies. Its lanes write as quickly as they can, and note each step in the moment in which it was
+ * acknowledged: what stands in the file survives a SIGKILL, because the kernel has it.
+ */
+const [directory, notesFile, firstSteps, dieAt, occurrence] = process.argv.slice(2);
+const notes = fs.openSync(notesFile, 'a');
+let left = Number(occurrence);
 
-const store = await Store.open(directory);
-let flushed = 0;
-for (let step = first; step < first + count; ) {
-  const under: Promise<void>[] = [];
-  for (; under.length < IN_FLIGHT; step++) under.push(apply(step));
-  if (step >= first + count) {
-    // The end, with twenty operations in flight: no close, no flush, no goodbye.
-    await under[0];
-    process.send!(step - IN_FLIGHT, () => process.kill(process.pid, 'SIGKILL'));
-    break;
+const store = await Store.open(directory, {
+  memtableBytes: 32 * 1024,
+  segmentBytes: 128 * 1024,
+  onStep: (step) => {
+    if (step === dieAt && --left === 0) process.kill(process.pid, 'SIGKILL');
+  },
+});
+const starts: number[] = JSON.parse(firstSteps);
+await Promise.all(Array.from({ length: LANES }, (_, lane) => work(lane)));
+
+async function work(lane: number): Promise<never> {
+  for (let n = starts[lane]; ; n++) {
+    const { atomic, operations } = stepOf(lane, n);
+    const [first] = operations;
+    if (atomic !== undefined) await store[atomic](operations);
+    else if (first.type === 'put') await store.put(first.key, first.value);
+    else await store.delete(first.key);
+    fs.writeSync(notes, `${lane} ${n}\n`);
   }
-  await Promise.all(under);
-  if (store.memtableSize >= flushEvery) {
-    await store.flush();
-    flushed++;
-  }
-}
-console.log(`  wrote up to LSN ${store.wal.watermark('disk')}, ${flushed} memtables flushed; now kill -9`);
-
-function apply(step: number): Promise<void> {
-  const operations = operationsOf(step);
-  if (operations.length > 1) return store.batch(operations);
-  const [operation] = operations;
-  const key = String(operation.key);
-  return operation.type === 'put' ? store.put(key, String(operation.value)) : store.delete(key);
 }

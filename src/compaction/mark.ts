@@ -1,5 +1,5 @@
 import type { FrameHeader } from '../format/frame.js';
-import { FrameType } from '../format/frame.js';
+import type { PayloadKeys } from '../format/frame-payload.js';
 import { RecordKind } from '../format/record.js';
 import { SegmentFlag } from '../format/segment-header.js';
 import { type RawRecord, scanRecords } from '../format/sparse.js';
@@ -8,7 +8,7 @@ import type { Storage } from '../storage/storage.js';
 import { FULL, KeyTable, type Part, SUPERSEDED } from './key-table.js';
 import { Marks, MarksFile, type MarksPlace } from './marks.js';
 import type { Pace } from './pace.js';
-import { isForeign, recordsOf, withSegment } from './source.js';
+import { type Look, lookInto, withSegment } from './source.js';
 
 /** A sealed segment, and what of it is garbage. */
 export interface MarkedSegment {
@@ -18,7 +18,9 @@ export interface MarkedSegment {
   records: number;
   /** How many of them are garbage. */
   dead: number;
-  /** It is not rewritten: it holds encrypted frames, which may be bound to their segment and their place in it. */
+  /** Transactions that were aborted, of which it holds parts: these are garbage. */
+  aborted: string[];
+  /** It is not rewritten: it holds frames that are encrypted with a key that is not at hand. */
   fixed: boolean;
   /** It cut off what segments before it held: it is not merged with them. */
   truncates: boolean;
@@ -31,6 +33,8 @@ export interface MarkOptions {
   whole: boolean;
   /** Memory for keys. */
   keyBytes: number;
+  /** Of an encrypted log. */
+  keys?: PayloadKeys;
 }
 
 export interface Marked {
@@ -42,6 +46,8 @@ export interface Marked {
 
 /** Segments are numbered from the oldest on; a position is the number times this, plus the number of the operation in it. */
 const SEGMENT_STRIDE = 2 ** 32;
+/** Of so many transactions, the newest, it is known at a time that they were aborted: memory does not grow with the log. */
+const MOST_ABORTED = 10_000;
 
 /**
  * Finds the operations that no replay needs: a put or delete whose key a later one has, everything before a clear, and
@@ -60,7 +66,7 @@ export function markGarbage(
     for (;;) {
       const marker = new Marker(storage, infos, file, options, foreignFrom, pace);
       marker.run();
-      // A delete behind a frame that is not looked into may hide something in it. Known only now: once more, without.
+      // A delete behind operations that are not looked into may hide some of them. Known only now: once more, without.
       if (marker.foreignFrom >= foreignFrom || marker.lastDropped < marker.foreignFrom) return marker.result();
       foreignFrom = marker.foreignFrom;
     }
@@ -82,7 +88,9 @@ class Marker {
   readonly #parts: Part[] = [{ bits: 0, value: 0 }];
   /** A newer segment holds a clear: all operations of this one are dead. */
   #cleared = false;
-  /** The LSN of the first frame that is not looked into. */
+  /** Transactions whose end was met. */
+  readonly #aborted = new Set<string>();
+  /** The LSN of the first operations that are not looked into. */
   foreignFrom = Number.POSITIVE_INFINITY;
   /** The last delete or clear that hides nothing. */
   lastDropped = 0;
@@ -124,61 +132,92 @@ class Marker {
 
   #markFirst(number: number): MarkedSegment {
     const marks = new Marks();
-    const { records, operations, truncates, fixed } = this.#walk(number, marks);
+    const { parts, operations, ...found } = this.#walk(number, marks);
     const place = this.#file.append(marks, operations);
-    return { info: this.#infos[number], marks: place, records, dead: marks.count(), truncates, fixed };
+    const aborted: string[] = [];
+    let dead = marks.count();
+    for (const [id, { records, firstLsn }] of parts) {
+      if (this.#aborted.has(id)) {
+        aborted.push(id);
+        dead += records;
+      } else this.#noteForeign(firstLsn);
+    }
+    return { ...found, info: this.#infos[number], marks: place, dead, aborted };
   }
 
   #markAgain(number: number): void {
     const segment = this.#segments[number];
     const marks = this.#file.read(segment.marks);
+    const before = marks.count();
     this.#walk(number, marks);
     this.#file.replace(marks, segment.marks);
-    segment.dead = marks.count();
+    segment.dead += marks.count() - before;
   }
 
   #walk(number: number, marks: Marks): Found {
     const info = this.#infos[number];
-    const found: Found = { records: 0, operations: 0, truncates: false, fixed: false };
-    let clear = -1;
-    const visit = (bytes: Uint8Array, record: RawRecord): boolean => {
-      if (record.lsn > info.lastLsn) return false;
-      found.records++;
-      if (record.kind === RecordKind.Data) return true;
-      const operation = found.operations++;
-      if (record.kind === RecordKind.Clear) clear = operation;
-      if (this.#cleared) marks.set(operation);
-      else this.#markOperation(number, operation, bytes, record, marks);
-      return true;
-    };
+    const found: Found = { records: 0, operations: 0, truncates: false, fixed: false, parts: new Map() };
     withSegment(this.#storage, info, (source) => {
       found.truncates = (source.header.flags & SegmentFlag.Truncates) !== 0;
-      source.walk(this.#pace, (header, payload) => {
-        const bytes = recordsOf(header, payload);
-        if (bytes !== undefined) {
-          const { firstLsn, timestamp, type } = header;
-          const sparse = type === FrameType.Sparse;
-          scanRecords(bytes, 0, bytes.byteLength, sparse, firstLsn, timestamp, (record) => visit(bytes, record));
-        } else if (isForeign(header)) {
-          found.records += header.records;
-          found.fixed ||= header.encryption !== 0;
-          this.#noteForeign(header);
-        }
+      source.walk(this.#pace, (header, frame) => {
+        const look = lookInto(header, frame, info.lastLsn, this.#options.keys, info.name);
+        if (look.is === 'records') this.#markRecords(number, header, look, marks, found);
+        else this.#noteOther(number, header, look, found);
       });
     });
-    if (clear >= 0) {
+    const { clear, ...rest } = found;
+    if (clear !== undefined) {
       marks.setBelow(clear);
       this.#cleared = true;
     }
-    return found;
+    return rest;
   }
 
-  #noteForeign({ firstLsn }: FrameHeader): void {
+  #markRecords(number: number, header: FrameHeader, look: Records, marks: Marks, found: Found): void {
+    const { payload, at, sparse, committed } = look;
+    const { lastLsn } = this.#infos[number];
+    scanRecords(payload, at, payload.byteLength, sparse, header.firstLsn, header.timestamp, (record) => {
+      if (record.lsn > lastLsn) return false;
+      found.records++;
+      if (record.kind === RecordKind.Data) return true;
+      const operation = found.operations++;
+      if (record.kind === RecordKind.Clear) found.clear = operation;
+      if (this.#cleared) marks.set(operation);
+      // What one frame commits lies side by side: the order of its operations in the log is that in which they count.
+      else this.#markOperation(number, operation, payload, record, committed?.lsn ?? record.lsn, marks);
+      return true;
+    });
+  }
+
+  #noteOther(number: number, header: FrameHeader, look: Look, found: Found): void {
+    if (look.is === 'gap' || look.is === 'spare') return;
+    const { firstLsn, encryption } = header;
+    const records = Math.max(0, Math.min(header.records, this.#infos[number].lastLsn - firstLsn + 1));
+    found.records += records;
+    if (look.is === 'foreign') {
+      found.fixed ||= encryption !== 0;
+      this.#noteForeign(firstLsn);
+    } else if (look.is === 'abort') {
+      if (this.#aborted.size < MOST_ABORTED) this.#aborted.add(look.id);
+    } else if (look.is === 'part') {
+      const known = found.parts.get(look.id) ?? { records: 0, firstLsn };
+      found.parts.set(look.id, { ...known, records: known.records + records });
+    }
+  }
+
+  #noteForeign(firstLsn: number): void {
     this.foreignFrom = Math.min(this.foreignFrom, firstLsn);
   }
 
-  #markOperation(number: number, operation: number, bytes: Uint8Array, record: RawRecord, marks: Marks): void {
-    const { kind, lsn, bodyAt, end } = record;
+  /** `lsn`: where it counts. */
+  #markOperation(
+    number: number,
+    operation: number,
+    bytes: Uint8Array,
+    { kind, bodyAt, end }: RawRecord,
+    lsn: number,
+    marks: Marks,
+  ): void {
     if (kind === RecordKind.Clear) {
       if (this.#hidesNothing(lsn)) marks.set(operation);
       return;
@@ -213,7 +252,13 @@ class Marker {
 /** What one pass over a segment found in it. */
 interface Found extends Pick<MarkedSegment, 'records' | 'truncates' | 'fixed'> {
   operations: number;
+  /** The number of the last clear. */
+  clear?: number;
+  /** Of transactions of more than one frame. */
+  parts: Map<string, { records: number; firstLsn: number }>;
 }
+
+type Records = Extract<Look, { is: 'records' }>;
 
 /** Where the key of a put is, whose body begins at `at`. */
 function putKey(bytes: Uint8Array, at: number): [from: number, to: number] {

@@ -1,6 +1,16 @@
 import { corrupt } from '../errors.js';
-import { type FrameHeader, FrameType, frameBytes } from '../format/frame.js';
+import {
+  carriesRecords,
+  FRAME_HEADER_BYTES,
+  type FrameHeader,
+  FrameType,
+  frameBytes,
+  isEncoded,
+  isSparse,
+} from '../format/frame.js';
+import { decodePayload, isReadable, type PayloadKeys } from '../format/frame-payload.js';
 import type { SegmentHeader } from '../format/segment-header.js';
+import { readTransactionPrefix, TRANSACTION_PREFIX_BYTES, TransactionRole } from '../format/transaction.js';
 import { readHeader } from '../segments/read-segment.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
 import { Window, walkFrames } from '../segments/walk.js';
@@ -14,8 +24,8 @@ export class LogChanged extends Error {
   }
 }
 
-/** A frame of a sealed segment. `payload` is valid until the visitor returns. */
-export type SourceVisitor = (header: FrameHeader, payload: Uint8Array) => void;
+/** A frame of a sealed segment, `frame` from its header on. Valid until the visitor returns. */
+export type SourceVisitor = (header: FrameHeader, frame: Uint8Array) => void;
 
 /** Opens a segment, calls `use` with its header, and closes it. */
 export function withSegment<T>(storage: Storage, info: SegmentInfo, use: (source: Source) => T): T {
@@ -55,9 +65,9 @@ export class Source {
     const { endOffset, name } = this.#info;
     let at = headerBytes;
     let expected = lsn;
-    for (const { header, offset, payload } of walkFrames(new Window(this.#file), at, { salt, lsn, previousCrc })) {
+    for (const { header, offset, frame } of walkFrames(new Window(this.#file), at, { salt, lsn, previousCrc })) {
       if (offset >= endOffset) break;
-      visit(header, payload);
+      visit(header, frame);
       at = offset + frameBytes(header.storedBytes);
       expected = header.firstLsn + header.records;
       pace.step(at - offset, header.records);
@@ -72,27 +82,67 @@ export class Source {
 }
 
 /**
- * The records of a frame, as they lie in one that is neither compressed nor encrypted; undefined when the frame is not one
- * of records, or they cannot be had. This is the one place where a payload is decoded for compaction.
+ * What a frame is to compaction. Finding garbage and rewriting must see the same in it: the marks are counted from
+ * operation to operation.
  */
-export function recordsOf({ type, codec, encryption }: FrameHeader, payload: Uint8Array): Uint8Array | undefined {
-  if (type !== FrameType.Records && type !== FrameType.Sparse) return undefined;
-  return codec === 0 && encryption === 0 ? payload : undefined;
-}
+export type Look =
+  /** Records that are looked into: `payload` from `at` on. */
+  | { is: 'records'; payload: Uint8Array; at: number; sparse: boolean; committed: Committed | undefined }
+  /** Operations of a transaction that something later decides about. */
+  | { is: 'part'; id: string }
+  /** The end of a transaction that was prepared. */
+  | { is: 'abort'; id: string }
+  /** Stays as it is, and holds no operation that counts. */
+  | { is: 'kept' }
+  /** Stays as it is, and may hold operations: its key is not at hand, or a newer version wrote it. */
+  | { is: 'foreign' }
+  | { is: 'gap' }
+  /** Its result is in the seal. */
+  | { is: 'spare' };
 
-/** The types of frames whose result is in the seal: nothing of them is needed in a compacted segment. */
-const NOT_NEEDED: ReadonlySet<number> = new Set([
-  FrameType.Seal,
-  FrameType.State,
-  FrameType.Stamp,
-  FrameType.Positions,
-]);
+/** A transaction that this frame commits. */
+export interface Committed {
+  /** At which all of its operations count. */
+  lsn: number;
+  prefix: Uint8Array;
+}
 
 /**
- * Of frames without {@link recordsOf}, the one place for those that compaction does not look into: transactions, and
- * records that are not decoded. They stay as they are, with all of their operations; these replace no operation outside,
- * and no delete behind them is dropped, since it may hide one of them.
+ * Looks into a frame. `frame`: its header and payload as they lie in the file. `lastLsn`: what its segment holds above was
+ * cut off. `ERR_WAL_CORRUPT`: it is not what was written, though its checksums hold.
  */
-export function isForeign({ type }: FrameHeader): boolean {
-  return type !== FrameType.Gap && !NOT_NEEDED.has(type);
+export function lookInto(
+  header: FrameHeader,
+  frame: Uint8Array,
+  lastLsn: number,
+  keys: PayloadKeys | undefined,
+  segment: string,
+): Look {
+  const { type, firstLsn, records } = header;
+  if (type === FrameType.Gap) return { is: 'gap' };
+  if (SPARE.has(type)) return { is: 'spare' };
+  if (!carriesRecords(type)) return { is: 'foreign' };
+  const payload = decoded(header, frame, keys, segment);
+  if (payload === undefined) return { is: 'foreign' };
+  const sparse = isSparse(type);
+  if (type === FrameType.Records || type === FrameType.Sparse) {
+    return { is: 'records', payload, at: 0, sparse, committed: undefined };
+  }
+  const { id, role } = readTransactionPrefix(payload, 0, payload.byteLength);
+  if (role === TransactionRole.Part) return { is: 'part', id };
+  if (role === TransactionRole.Abort) return { is: 'abort', id };
+  const lsn = firstLsn + records - 1;
+  // Cut off before its end, it never counts.
+  if (role !== TransactionRole.Whole || lsn > lastLsn) return { is: 'kept' };
+  const at = TRANSACTION_PREFIX_BYTES;
+  return { is: 'records', payload, at, sparse, committed: { lsn, prefix: payload.subarray(0, at) } };
 }
+
+function decoded(header: FrameHeader, frame: Uint8Array, keys: PayloadKeys | undefined, segment: string) {
+  const payload = frame.subarray(FRAME_HEADER_BYTES);
+  if (!isEncoded(header)) return payload;
+  if (!isReadable(header, payload, keys)) return undefined;
+  return decodePayload(header, frame, FRAME_HEADER_BYTES, keys, { segment, lsn: header.firstLsn });
+}
+
+const SPARE: ReadonlySet<number> = new Set([FrameType.Seal, FrameType.State, FrameType.Stamp, FrameType.Positions]);

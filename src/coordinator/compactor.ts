@@ -7,7 +7,16 @@ import { onAbort } from '../producer/on-abort.js';
 import { compactingName } from '../segments/names.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
 import type { Lsn } from '../types.js';
-import type { ActorRequest, CompactionTask, GarbageFound, Run, Sealed, Swapped, Unless } from './messages.js';
+import type {
+  ActorRequest,
+  CompactionTask,
+  GarbageFound,
+  Run,
+  Sealed,
+  Swapped,
+  TaskEncryption,
+  Unless,
+} from './messages.js';
 
 /** What a compaction won. */
 export interface CompactionReport {
@@ -42,6 +51,8 @@ export interface CompactorHost {
   readonly directory: string;
   readonly segmentBytes: number;
   readonly control: SharedArrayBuffer;
+  /** Undefined: the log is not encrypted. */
+  encryption(): Promise<TaskEncryption | undefined>;
   request<T>(request: ActorRequest): Promise<T>;
   run<T>(task: CompactionTask): Promise<T>;
   /** One at a time with everything that begins, renames or removes segments. */
@@ -219,6 +230,8 @@ class Compaction {
     try {
       const { checkpoint, low } = state;
       const whole = low === 1 && checkpoint === 0;
+      // The same for finding and rewriting: what one of them can look into, the other must.
+      const encryption = await this.#host.encryption();
       const found = await this.#task<GarbageFound>({
         ...this.#shared(),
         op: 'findGarbage',
@@ -227,20 +240,30 @@ class Compaction {
         whole,
         segmentBytes,
         marksName,
+        encryption,
       });
       this.#records = found.records + this.#removed;
       // The oldest first: a delete goes only when what it hides is gone for sure, and any mix of old and new segments
       // replays to the same state.
-      for (const run of found.runs) await this.#compactRun(run, segments, found.deletesGone, marksName);
+      for (const run of found.runs) {
+        await this.#compactRun(run, segments, found.deletesGone, marksName, encryption);
+      }
     } finally {
       await this.#discard(marksName);
     }
   }
 
-  async #compactRun(run: Run, segments: readonly SegmentInfo[], deletesGone: Lsn, marksName: string): Promise<void> {
+  async #compactRun(
+    run: Run,
+    segments: readonly SegmentInfo[],
+    deletesGone: Lsn,
+    marksName: string,
+    encryption: TaskEncryption | undefined,
+  ): Promise<void> {
     const target = temporaryName();
     try {
-      const info = await this.#task<SegmentInfo>({ ...this.#shared(), op: 'rewrite', run, marksName, target });
+      const how = { run, marksName, target, encryption };
+      const info = await this.#task<SegmentInfo>({ ...this.#shared(), op: 'rewrite', ...how });
       if (this.#signals.stopped) throw new StoppedError();
       await this.#host.exclusively(() => this.#swap(run, info, target, segments.at(-1)!, deletesGone));
       this.#removed += run.reduce((sum, { dead }) => sum + dead, 0);

@@ -7,7 +7,7 @@ import { COMPRESS_BYTES } from '../format/frame-payload.js';
 import { type ActorKey, KeyRing, type WritingKey } from '../format/key-ring.js';
 import { Level } from '../format/levels.js';
 import type { IndexEntry } from '../format/seal.js';
-import type { LogState, Positions } from '../format/state.js';
+import { type LogState, type Positions, withKey } from '../format/state.js';
 import type { TransactionNote } from '../format/transaction.js';
 import { Appender, type AppenderOptions } from '../producer/appender.js';
 import { closedError } from '../producer/arguments.js';
@@ -32,7 +32,7 @@ import { type CommitEvent, Commits } from './commits.js';
 import { type CompactionReport, type CompactOptions, Compactor } from './compactor.js';
 import { POOL_ENCRYPT_BYTES, POOL_FRAME_BYTES } from './encode-frame.js';
 import { DirectoryLock } from './lock.js';
-import type { ActorReady } from './messages.js';
+import type { ActorReady, TaskEncryption } from './messages.js';
 import type { ResolvedOptions } from './options.js';
 import { Pool } from './pool.js';
 import { SyncerLink } from './syncer-link.js';
@@ -93,6 +93,8 @@ export class Coordinator {
   #nextRing = 1;
   /** A cut that is under way: until it is done, nothing above `lsn` is there for readers. */
   #cut: { lsn: number; done: Promise<void> } | undefined;
+  /** The log failed during a cut, and nobody knows whether it was made: what readers above it meet is no damage. */
+  #unsureAbove = Number.POSITIVE_INFINITY;
   #catalog: Catalog | undefined;
   #failureTold = false;
   #closing = false;
@@ -209,7 +211,7 @@ export class Coordinator {
       catalog,
       keys: this.#keys,
       low: () => this.#state.low,
-      promised: os,
+      promised: () => Math.min(os(), this.#unsureAbove),
       readable: async () => os(),
       liveEnd: (id) => (control.get(Counter.segmentId) === id ? control.get(Counter.segmentOffset) : undefined),
       liveIndex: (segmentId) => this.#liveIndex(segmentId),
@@ -217,6 +219,7 @@ export class Coordinator {
       reached: async (level, lsn, signal) => {
         try {
           if (this.#cut !== undefined) await either(this.#cut.done, signal);
+          if (lsn > this.#unsureAbove) throw this.#link.failure();
           if (!this.#closing) await this.waitFor(level, lsn, signal, true);
         } catch (error) {
           if (!(error instanceof WalError) || error.code !== 'ERR_WAL_CLOSED') throw error;
@@ -265,6 +268,7 @@ export class Coordinator {
       directory: this.#directory,
       segmentBytes: this.#options.segmentBytes,
       control: this.control.memory,
+      encryption: () => this.#encryptionForTasks(),
       request: (request) => this.#link.request(request),
       run: (task) => this.#pool.maintain(task),
       exclusively: (work) => this.#pool.exclusively(work),
@@ -277,6 +281,15 @@ export class Coordinator {
         await this.#retire();
       },
     });
+  }
+
+  /** Keys for a thread of the pool, for the time of its task. */
+  async #encryptionForTasks(): Promise<TaskEncryption | undefined> {
+    if (this.#key === undefined) return undefined;
+    await this.#keys.load(this.#logId, this.#state.encryption);
+    const { id, checkValue } = this.#key;
+    const state = withKey(this.#state, id, checkValue).encryption!;
+    return { logId: this.#logId, keys: this.#keys.exported(), current: id, state };
   }
 
   rotate(): Promise<void> {
@@ -350,6 +363,7 @@ export class Coordinator {
     try {
       await work();
     } finally {
+      if (this.control.phase === LogPhase.Failed) this.#unsureAbove = lsn;
       this.#cut = undefined;
       over();
     }

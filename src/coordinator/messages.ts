@@ -1,7 +1,7 @@
 import type { Run } from '../compaction/plan.js';
 import type { PlainError } from '../errors.js';
-import type { ActorKey } from '../format/key-ring.js';
-import type { LogState, Positions } from '../format/state.js';
+import type { ActorKey, NumberedKey } from '../format/key-ring.js';
+import type { EncryptionState, LogState, Positions } from '../format/state.js';
 import type { TransactionNote } from '../format/transaction.js';
 import type { RecoveryMode, RecoveryReport } from '../recovery/recover.js';
 import type { SurveyProgress as RecoveryProgress } from '../recovery/survey.js';
@@ -90,6 +90,15 @@ interface Shared {
 
 export type { Run };
 
+/** What a thread of the pool needs to compact an encrypted log: its keys, as far as they are at hand. */
+export interface TaskEncryption {
+  logId: Uint8Array;
+  keys: NumberedKey[];
+  /** The one to write with. */
+  current: number;
+  state: EncryptionState;
+}
+
 /** The steps of a compaction; see {@link Compactor}. */
 export type CompactionTask =
   | (Shared & {
@@ -99,8 +108,15 @@ export type CompactionTask =
       whole: boolean;
       segmentBytes: number;
       marksName: string;
+      encryption: TaskEncryption | undefined;
     })
-  | (Shared & { op: 'rewrite'; run: Run; marksName: string; target: string })
+  | (Shared & {
+      op: 'rewrite';
+      run: Run;
+      marksName: string;
+      target: string;
+      encryption: TaskEncryption | undefined;
+    })
   | { op: 'swapIn'; directory: string; target: string; name: string }
   | { op: 'discard'; directory: string; names: string[] };
 

@@ -89,7 +89,7 @@ function encryptFor(
  * `headerKeys`: by the id of the key.
  */
 export function writeEncryptedFields(
-  headerKeys: ReadonlyMap<number, Uint8Array>,
+  headerKeys: Pick<ReadonlyMap<number, Uint8Array>, 'get'>,
   view: DataView,
   bytes: Uint8Array,
   at: number,

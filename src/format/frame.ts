@@ -32,11 +32,18 @@ export const FrameType = {
   Transaction: 7,
   /** What compaction left of frames of records: each with its own LSN. `records` are the LSNs it stands for, gone or not. */
   Sparse: 8,
+  /** The same of a transaction that one frame committed: the prefix of a transaction frame, and sparse records. */
+  SparseTransaction: 9,
 } as const;
+
+/** Whether compaction left some LSNs out of what the frame stands for. */
+export function isSparse(type: number): boolean {
+  return type === FrameType.Sparse || type === FrameType.SparseTransaction;
+}
 
 /** Whether a frame of this type holds what callers appended: such payloads, and no others, are compressed and encrypted. */
 export function carriesRecords(type: number): boolean {
-  return type === FrameType.Records || type === FrameType.Transaction || type === FrameType.Sparse;
+  return type === FrameType.Records || type === FrameType.Transaction || isSparse(type);
 }
 
 /** Whether what it holds has to be decompressed or decrypted first. */

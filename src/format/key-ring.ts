@@ -46,6 +46,13 @@ export class KeyRing implements PayloadKeys {
     this.#source = source;
   }
 
+  /** A ring of keys that another thread of this process exported. It can find keys, and get no more of them. */
+  static of(keys: readonly NumberedKey[], logId: Uint8Array): KeyRing {
+    const ring = new KeyRing(undefined);
+    for (const { id, key } of keys) ring.#keys.set(id, new LoadedKey(key, logId, true));
+    return ring;
+  }
+
   /** Whether there is anybody to ask for keys. */
   get hasSource(): boolean {
     return this.#source !== undefined;

@@ -1,6 +1,7 @@
-import { type FrameHeader, FrameType } from '../format/frame.js';
+import { type FrameHeader, FrameType, isSparse } from '../format/frame.js';
 import { decodeRecords, type WalRecord } from '../format/record.js';
 import { decodeSparse } from '../format/sparse.js';
+import { sparseRecordsAt } from '../format/sparse-frame.js';
 import { readTransactionPrefix, TRANSACTION_PREFIX_BYTES, TransactionRole } from '../format/transaction.js';
 import type { Lsn } from '../types.js';
 
@@ -19,15 +20,22 @@ export const decodeFrame: FrameDecoder = (frame, bytes, at, from, to, into) => {
   const { type, firstLsn, records, storedBytes, timestamp } = frame;
   const end = at + storedBytes;
   if (type === FrameType.Records) decodeRecords(bytes, at, end, records, firstLsn, timestamp, from, to, into);
-  if (type === FrameType.Sparse) {
-    decodeSparse(bytes, at, end, firstLsn, firstLsn + records - 1, timestamp, from, to, into);
-  }
-  if (type !== FrameType.Transaction) return;
-  const { id } = readTransactionPrefix(bytes, at, end);
   const before = into.length;
-  decodeRecords(bytes, at + TRANSACTION_PREFIX_BYTES, end, records, firstLsn, timestamp, from, to, into);
+  if (isSparse(type)) {
+    const lastLsn = firstLsn + records - 1;
+    decodeSparse(bytes, at + sparseRecordsAt(type), end, firstLsn, lastLsn, timestamp, from, to, into);
+  }
+  if (!isOfTransaction(type) || records === 0) return;
+  if (type === FrameType.Transaction) {
+    decodeRecords(bytes, at + TRANSACTION_PREFIX_BYTES, end, records, firstLsn, timestamp, from, to, into);
+  }
+  const { id } = readTransactionPrefix(bytes, at, end);
   for (let i = before; i < into.length; i++) into[i].transaction = id;
 };
+
+function isOfTransaction(type: number): boolean {
+  return type === FrameType.Transaction || type === FrameType.SparseTransaction;
+}
 
 /** A record as a replay sees it. */
 export interface ReplayRecord extends WalRecord {
@@ -42,7 +50,7 @@ export interface ReplayRecord extends WalRecord {
  * all of it or, when the commit is not within the bounds, nothing; commits of more than one frame say what they commit.
  */
 export const decodeForReplay: FrameDecoder = (frame, bytes, at, from, to, into) => {
-  if (frame.type !== FrameType.Transaction) return decodeFrame(frame, bytes, at, from, to, into);
+  if (!isOfTransaction(frame.type)) return decodeFrame(frame, bytes, at, from, to, into);
   const { firstLsn, records, storedBytes } = frame;
   const { id, role, first, operations } = readTransactionPrefix(bytes, at, at + storedBytes);
   const whole = role === TransactionRole.Whole;

@@ -105,10 +105,14 @@ export class LogCursor {
     return decodePayload(frame, bytes, at, this.#source.keys, place);
   }
 
-  /** As {@link scan}, with the records of compressed and encrypted frames as they were appended. */
-  scanDecoded(visit: CursorVisitor, to: Lsn): Promise<void> {
+  /** As {@link scan}, with the records of those compressed and encrypted frames as they were appended that are `wanted` so. */
+  scanDecoded(
+    visit: CursorVisitor,
+    to: Lsn,
+    wanted = (frame: FrameHeader) => carriesRecords(frame.type),
+  ): Promise<void> {
     const step: CursorVisitor = (frame, bytes, at, offset, last) => {
-      if (!carriesRecords(frame.type) || !isEncoded(frame)) return visit(frame, bytes, at, offset, last);
+      if (!wanted(frame) || !isEncoded(frame)) return visit(frame, bytes, at, offset, last);
       const raw = this.#decoded(frame, bytes, at, offset);
       return visit({ ...frame, storedBytes: raw.byteLength }, raw, 0, offset, last);
     };

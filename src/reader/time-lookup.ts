@@ -14,13 +14,14 @@ export async function firstLsnSince(source: LogSource, time: number): Promise<Ls
   const cursor = new LogCursor(source, await placeBefore(source, time));
   let found: Lsn | undefined;
   try {
-    await cursor.scan(
+    await cursor.scanDecoded(
       (frame, bytes, at) => {
         if (frame.type === FrameType.Sparse) found ??= firstSince(frame, bytes, at, time);
         else if (frame.records > 0 && frame.type !== FrameType.Gap && frame.timestamp >= time) found ??= frame.firstLsn;
         return found === undefined;
       },
       await source.readable(),
+      ({ type }) => type === FrameType.Sparse,
     );
   } finally {
     await cursor.close();

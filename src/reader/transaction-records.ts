@@ -1,5 +1,5 @@
 import { corrupt, type WalError } from '../errors.js';
-import { FrameType } from '../format/frame.js';
+import { FrameType, isSparse } from '../format/frame.js';
 import type { WalRecord } from '../format/record.js';
 import type { Lsn } from '../types.js';
 import { isPartOf, partsOf } from './decode-frame.js';
@@ -18,7 +18,7 @@ export interface TransactionPlace {
 
 /**
  * The operations of a transaction of more than one frame, in order, an array at a time: all of them, or none when some
- * are in a gap that a repair left. Anything else that keeps it from being whole throws before the first of them.
+ * are in a gap that a repair left, or compaction left them out. Anything else that keeps it from being whole throws before the first of them.
  */
 export async function* transactionRecords(
   source: LogSource,
@@ -45,10 +45,11 @@ async function isWhole(source: LogSource, place: TransactionPlace): Promise<bool
   const { id, first, last, operations } = place;
   const cursor = new LogCursor(source, first);
   let found = 0;
-  let gap = false;
+  let leftOut = false;
   try {
     await cursor.scanDecoded((frame, bytes, at) => {
-      if (frame.type === FrameType.Gap) gap = true;
+      // Compaction leaves out what was aborted; it may be in doubt again when a damage took the abort.
+      if (frame.type === FrameType.Gap || isSparse(frame.type)) leftOut = true;
       if (isPartOf(id, frame, bytes, at) && frame.firstLsn >= first) found += frame.records;
       return found < operations;
     }, last);
@@ -57,7 +58,7 @@ async function isWhole(source: LogSource, place: TransactionPlace): Promise<bool
     await cursor.close();
   }
   if (found === operations) return true;
-  if (gap) return false;
+  if (leftOut) return false;
   throw incomplete(place);
 }
 

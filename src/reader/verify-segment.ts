@@ -4,12 +4,13 @@ import {
   type FrameHeader,
   FrameType,
   frameBytes,
+  isSparse,
   readFrameHeader,
 } from '../format/frame.js';
 import { isReadable, isSound, type PayloadKeys } from '../format/frame-payload.js';
 import { addToIndex, decodeSeal, type IndexEntry, readSealFooter, SEAL_FOOTER_BYTES } from '../format/seal.js';
 import { type Predecessor, SEGMENT_HEADER_UNIT, SegmentFlag, type SegmentHeader } from '../format/segment-header.js';
-import { sparseRecords } from '../format/sparse.js';
+import { sparseRecordsOf } from '../format/sparse-frame.js';
 import {
   afterTransaction,
   decodePositions,
@@ -160,7 +161,7 @@ export class SegmentVerifier {
     await this.#file.read(bytes, found.offset);
     const salt = saltAt(new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), 0);
     // A file that compaction wrote does not end where the successor says; its frames show that it is one.
-    this.#compacted = found.header.type === FrameType.Sparse;
+    this.#compacted = isSparse(found.header.type);
     await this.#measure();
     this.#expected = { salt, lsn: found.header.firstLsn, previousCrc: found.header.previousCrc };
     this.#offset = found.offset;
@@ -222,13 +223,13 @@ export class SegmentVerifier {
     const last = Math.min(firstLsn + records - 1, this.#subject.lastLsn ?? Number.MAX_SAFE_INTEGER);
     if (type === FrameType.Gap) this.#noteGap(firstLsn, records);
     else if (records > 0) {
-      if (type === FrameType.Sparse) this.#countSparse(bytes.subarray(at, at + storedBytes), firstLsn, last, offset);
+      if (isSparse(type)) this.#countSparse(header, bytes, at, last, offset);
       else this.#count(firstLsn, last);
       addToIndex(this.#index, offset, firstLsn, header.timestamp);
     }
     if (carriesRecords(type) && !isReadable(header, bytes.subarray(at), this.#keys))
       this.#findings.unchecked += records;
-    if (type === FrameType.Records || type === FrameType.Sparse) return true;
+    if (type === FrameType.Records || isSparse(type)) return true;
     return this.#visitOwn(header, bytes.subarray(at, at + storedBytes), offset);
   }
 
@@ -246,14 +247,16 @@ export class SegmentVerifier {
     findings.lastLsn = last;
   }
 
-  #countSparse(payload: Uint8Array, firstLsn: Lsn, last: Lsn, offset: number): void {
+  #countSparse(header: FrameHeader, bytes: Uint8Array, at: number, last: Lsn, offset: number): void {
     this.#compacted = true;
     try {
-      const { count, first, last: lastThere } = sparseRecords(payload, firstLsn, last);
-      if (count === 0) return;
-      if (this.#findings.records === 0) this.#findings.firstLsn = first;
-      this.#findings.records += count;
-      this.#findings.lastLsn = lastThere;
+      const found = sparseRecordsOf(header, bytes, at, last, this.#keys);
+      // How many it holds, only its content says: without the key, as many as it can.
+      if (found === undefined) return this.#count(header.firstLsn, last);
+      if (found.count === 0) return;
+      if (this.#findings.records === 0) this.#findings.firstLsn = found.first;
+      this.#findings.records += found.count;
+      this.#findings.lastLsn = found.last;
     } catch (error) {
       this.#damaged(offset, lowerFirst((error as Error).message));
     }

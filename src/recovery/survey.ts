@@ -5,6 +5,7 @@ import {
   type FrameHeader,
   FrameType,
   frameBytes,
+  isSparse,
   readFrameHeader,
   type Salt,
 } from '../format/frame.js';
@@ -18,7 +19,7 @@ import {
   type SegmentHeader,
   type SegmentPrelude,
 } from '../format/segment-header.js';
-import { sparseRecords } from '../format/sparse.js';
+import { sparseRecordsOf } from '../format/sparse-frame.js';
 import {
   afterTransaction,
   decodePositions,
@@ -229,6 +230,7 @@ class Surveyor {
   #expected: Lsn;
   #state: LogState | undefined;
   readonly #isSound: NonNullable<Expectation['isSound']>;
+  readonly #keys: PayloadKeys | undefined;
 
   constructor(
     file: StorageFile,
@@ -237,6 +239,7 @@ class Surveyor {
     progress: SurveyProgress,
     keys: PayloadKeys | undefined,
   ) {
+    this.#keys = keys;
     this.#isSound = (header, bytes, at) => {
       const sound = isSound(header, bytes, at, keys);
       if (!sound) survey.unsound = true;
@@ -281,12 +284,12 @@ class Surveyor {
     let run: Run | undefined;
     let nextStep = from + STEP_BYTES;
     const start = { salt: salt!, lsn, previousCrc, isSound: this.#isSound };
-    for (const { header, offset, payload } of walkFrames(this.#window, from, start)) {
+    for (const { header, offset, payload, frame } of walkFrames(this.#window, from, start)) {
       const end = offset + frameBytes(header.storedBytes);
-      if (header.type === FrameType.Sparse) this.#isCompacted();
+      if (isSparse(header.type)) this.#isCompacted();
       if (end > this.#limit) break;
       run ??= this.#beginRun(offset, header);
-      this.#take(run, header, offset, payload);
+      this.#take(run, header, offset, payload, frame);
       if (offset >= nextStep) {
         nextStep = offset + STEP_BYTES;
         this.#progress.bytes = this.#base + offset;
@@ -314,7 +317,7 @@ class Surveyor {
     };
   }
 
-  #take(run: Run, header: FrameHeader, offset: number, payload: Uint8Array): void {
+  #take(run: Run, header: FrameHeader, offset: number, payload: Uint8Array, frame: Uint8Array): void {
     const { type, firstLsn, records, storedBytes, headerCrc, timestamp } = header;
     run.to = offset + frameBytes(storedBytes);
     run.nextLsn = firstLsn + records;
@@ -326,8 +329,9 @@ class Surveyor {
     }
     if (type === FrameType.Gap) {
       if (records > 0) run.gaps.push({ firstLsn, lastLsn: run.nextLsn - 1 });
-    } else if (type === FrameType.Sparse) {
-      const { count } = sparseRecords(payload, firstLsn, Number.MAX_SAFE_INTEGER);
+    } else if (isSparse(type)) {
+      const most = Number.MAX_SAFE_INTEGER;
+      const { count } = sparseRecordsOf(header, frame, FRAME_HEADER_BYTES, most, this.#keys) ?? { count: records };
       run.leftOut += records - count;
       this.#progress.records += count;
     } else {

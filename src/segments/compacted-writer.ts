@@ -1,4 +1,6 @@
 import { crc32 } from '../format/checksum.js';
+import { Codec } from '../format/codec.js';
+import { HEADER_TAG_BYTES, type RingKey } from '../format/encryption.js';
 import {
   buildFrame,
   Field,
@@ -10,6 +12,7 @@ import {
   writeEncoderFields,
   writeSequencerFields,
 } from '../format/frame.js';
+import { encodePayload, type PayloadKeys, writeEncryptedFields } from '../format/frame-payload.js';
 import { addToIndex, encodeSeal, type IndexEntry } from '../format/seal.js';
 import { encodeSegmentHeader, type SegmentHeader } from '../format/segment-header.js';
 import { SPARSE_OVERHEAD_BYTES, writeSparsePrefix } from '../format/sparse.js';
@@ -20,11 +23,27 @@ import type { SegmentInfo } from './segment-info.js';
 
 /** Content of one sparse frame, about: what a reader reads to find one record of it. */
 const SPARSE_BYTES = 64 * 1024;
+/** The same when it is compressed: a smaller one compresses worse than what it takes the place of. */
+const COMPRESSED_SPARSE_BYTES = 256 * 1024;
 /** Written at once. */
 const WRITE_BYTES = 1024 * 1024;
 /** The most LSNs that one frame can stand for. */
 const MOST_LSNS = 0xffffffff;
 const EMPTY = new Uint8Array(0);
+
+/** A record that stays, as it lies in its frame. */
+export interface LeftRecord {
+  lsn: number;
+  bytes: Uint8Array;
+}
+
+/** What an encrypted log is written with. */
+export interface WriterEncryption {
+  /** Nobody else encrypts with it, and nobody has: its counter begins here. */
+  ringKey: RingKey;
+  /** All keys that are at hand, for frames that are copied. */
+  keys: PayloadKeys;
+}
 
 /** Writes a compacted segment into a file of its own, from its header to its seal. Its name is the caller's business. */
 export class CompactedWriter {
@@ -47,10 +66,21 @@ export class CompactedWriter {
   #payloadEnd = 0;
   #lastLsn = 0;
   #lastTime = 0;
+  /** That of a frame which something in it came from. */
+  #codec: number = Codec.None;
+  readonly #encryption: WriterEncryption | undefined;
+  /** Of frames that were encrypted: no number comes twice. */
+  #counter = 0;
 
-  constructor(file: StorageFile, header: Omit<SegmentHeader, 'headerBytes' | 'headerCrc'>) {
+  /** With `encryption`, whatever it puts together is encrypted. */
+  constructor(
+    file: StorageFile,
+    header: Omit<SegmentHeader, 'headerBytes' | 'headerCrc'>,
+    encryption?: WriterEncryption,
+  ) {
     const { bytes, headerCrc } = encodeSegmentHeader(header);
     this.#file = file;
+    this.#encryption = encryption;
     this.#header = header;
     this.#headerBytes = bytes.byteLength;
     this.#headerCrc = headerCrc;
@@ -61,10 +91,13 @@ export class CompactedWriter {
     this.#put(bytes);
   }
 
-  /** One record, `record` as it lies in its frame. LSNs only grow, times never fall. */
-  add(lsn: number, timestamp: number, record: Uint8Array): void {
+  /**
+   * One record, `record` as it lies in its frame, which was compressed with `codec`. LSNs only grow, times never fall.
+   */
+  add(lsn: number, timestamp: number, record: Uint8Array, codec: number): void {
     const bytes = SPARSE_OVERHEAD_BYTES + record.byteLength;
-    const full = this.#payloadEnd + bytes > SPARSE_BYTES || lsn - this.#nextLsn >= MOST_LSNS;
+    const most = this.#codec === Codec.None ? SPARSE_BYTES : COMPRESSED_SPARSE_BYTES;
+    const full = this.#payloadEnd + bytes > most || lsn - this.#nextLsn >= MOST_LSNS;
     if (this.#payloadEnd > 0 && full) this.#endFrame(this.#lastLsn);
     if (this.#payloadEnd === 0) {
       // The record's own LSN leaps over what is left out before it, as far as one frame can stand for.
@@ -88,6 +121,25 @@ export class CompactedWriter {
     this.#payloadEnd = at + record.byteLength;
     this.#lastLsn = lsn;
     this.#lastTime = Math.max(timestamp, this.#lastTime);
+    if (codec !== Codec.None) this.#codec = codec;
+  }
+
+  /** What is left of a transaction that one frame committed, `header`: it goes on standing for all of its LSNs. */
+  addTransaction({ firstLsn, records, timestamp, codec }: FrameHeader, prefix: Uint8Array, left: LeftRecord[]): void {
+    this.coverTo(firstLsn - 1);
+    this.#timestamp = timestamp;
+    const most = left.reduce((sum, { bytes }) => sum + bytes.byteLength + SPARSE_OVERHEAD_BYTES, prefix.byteLength);
+    const payload = new Uint8Array(most);
+    payload.set(prefix);
+    let at = prefix.byteLength;
+    let next = firstLsn;
+    for (const { lsn, bytes } of left) {
+      at = writeSparsePrefix(payload, at, lsn - next, 0);
+      payload.set(bytes, at);
+      at += bytes.byteLength;
+      next = lsn + 1;
+    }
+    this.#appendEncoded(FrameType.SparseTransaction, payload.subarray(0, at), records, codec);
   }
 
   /** A frame as it is. */
@@ -99,7 +151,9 @@ export class CompactedWriter {
     writeEncoderFields(view, 0, type, storedBytes, rawBytes, records);
     view.setUint8(Field.codec, codec);
     view.setUint8(Field.encryption, encryption);
-    view.setUint32(Field.payloadCrc, payloadCrc, true);
+    // The tag of the header is made anew for its new place, and its checksum goes on over it.
+    const crc = encryption === 0 ? payloadCrc : crc32(payload.subarray(0, payload.byteLength - HEADER_TAG_BYTES));
+    view.setUint32(Field.payloadCrc, crc, true);
     frame.set(payload, FRAME_HEADER_BYTES);
     this.#timestamp = timestamp;
     this.#append(frame, records);
@@ -155,15 +209,28 @@ export class CompactedWriter {
 
   #endFrame(lastLsn: number): void {
     const payload = this.#payload.subarray(0, this.#payloadEnd);
-    const lsns = lastLsn - this.#nextLsn + 1;
-    const frame = new Uint8Array(frameBytes(payload.byteLength));
-    const view = new DataView(frame.buffer);
-    writeEncoderFields(view, 0, FrameType.Sparse, payload.byteLength, payload.byteLength, lsns);
-    view.setUint32(Field.payloadCrc, crc32(payload), true);
-    frame.set(payload, FRAME_HEADER_BYTES);
+    const codec = this.#codec;
     this.#payloadEnd = 0;
-    this.#append(frame, lsns);
+    this.#codec = Codec.None;
+    this.#appendEncoded(FrameType.Sparse, payload, lastLsn - this.#nextLsn + 1, codec);
     this.#timestamp = this.#lastTime;
+  }
+
+  /** A frame of this content, compressed if that pays, and encrypted in an encrypted log. */
+  #appendEncoded(type: number, raw: Uint8Array, lsns: number, codec: number): void {
+    const header = new Uint8Array(FRAME_HEADER_BYTES);
+    writeEncoderFields(new DataView(header.buffer), 0, type, raw.byteLength, raw.byteLength, lsns);
+    const key = this.#encryption && { ...this.#encryption.ringKey, counter: this.#counter++ };
+    const plain = () => ({ codec: Codec.None, encryption: 0, stored: raw, crc: crc32(raw) });
+    const { stored, encryption, codec: used, crc } = encodePayload(header, raw, codec, key) ?? plain();
+    const frame = new Uint8Array(frameBytes(stored.byteLength));
+    const view = new DataView(frame.buffer);
+    writeEncoderFields(view, 0, type, stored.byteLength, raw.byteLength, lsns);
+    view.setUint8(Field.codec, used);
+    view.setUint8(Field.encryption, encryption);
+    view.setUint32(Field.payloadCrc, crc, true);
+    frame.set(stored, FRAME_HEADER_BYTES);
+    this.#append(frame, lsns);
   }
 
   #append(frame: Uint8Array, lsns: number): void {
@@ -174,21 +241,19 @@ export class CompactedWriter {
       addToIndex(this.#index, this.#end, first, this.#timestamp);
     }
     // All that is in it was durable before it was written: a sealed segment was.
-    this.#lastCrc = writeSequencerFields(
-      view,
-      frame,
-      0,
-      first,
-      first - 1,
-      salt,
-      this.#timestamp,
-      this.#lastCrc,
-      HeaderFlag.PrefixDurable,
-    );
+    const fields = [first, first - 1, salt, this.#timestamp, this.#lastCrc, HeaderFlag.PrefixDurable] as const;
+    this.#lastCrc =
+      view.getUint8(Field.encryption) === 0
+        ? writeSequencerFields(view, frame, 0, ...fields)
+        : writeEncryptedFields(this.#headerKeys, view, frame, 0, ...fields);
     this.#nextLsn += lsns;
     this.#end += frame.byteLength;
     this.#put(frame);
   }
+
+  readonly #headerKeys = {
+    get: (keyId: number) => this.#encryption?.keys.find(keyId)?.headerKey,
+  };
 
   #put(bytes: Uint8Array): void {
     this.#waiting.push(bytes);

@@ -80,6 +80,8 @@ export interface WalkedFrame {
   offset: number;
   /** The frame's payload, valid until the next frame is asked for. */
   payload: Uint8Array;
+  /** The same with the header before it. */
+  frame: Uint8Array;
 }
 
 /** Walks the valid frames of a segment from `offset` on; ends behind the last one that holds. */
@@ -99,8 +101,8 @@ export function* walkFrames(window: Window, offset: number, expected: Expectatio
       }
     }
     if (header === undefined) return;
-    const payload = bytes.subarray(FRAME_HEADER_BYTES, FRAME_HEADER_BYTES + header.storedBytes);
-    yield { header, offset, payload };
+    const frame = bytes.subarray(0, FRAME_HEADER_BYTES + header.storedBytes);
+    yield { header, offset, payload: frame.subarray(FRAME_HEADER_BYTES), frame };
     offset += frameBytes(header.storedBytes);
     next.lsn += header.records;
     next.previousCrc = header.headerCrc;
