@@ -60,8 +60,16 @@ export const MUTATIONS: readonly Mutation[] = [
     'enospc-is-success',
     'A write that a full disk refused counts as written',
     WRITER,
-    'this.#file.truncate(this.info.endOffset);\n            throw noSpace(error);',
+    'this.#file.truncate(this.info.endOffset);\n            this.#file.sync();\n            throw noSpace(error);',
     '',
+    'crash-points',
+  ),
+  one(
+    'refused-not-cut',
+    'What a full disk refused is cut off, but the power going brings it back',
+    WRITER,
+    'this.#file.sync();\n            throw noSpace(error);',
+    'throw noSpace(error);',
     'crash-points',
   ),
   one(
