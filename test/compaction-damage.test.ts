@@ -298,7 +298,10 @@ t.test(
         [12, 'put', undefined],
       ],
     );
-    const shown = (await log.replay(1)).map(({ lsn, op }) => [lsn, op.type === 'clear' ? '' : Buffer.from(op.key).toString()]);
+    const shown = (await log.replay(1)).map(({ lsn, op }) => [
+      lsn,
+      op.type === 'clear' ? '' : Buffer.from(op.key).toString(),
+    ]);
     t.same(
       shown,
       [
