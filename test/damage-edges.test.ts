@@ -2,6 +2,10 @@ import t, { type Test } from 'tap';
 import { Level } from '../src/format/levels.js';
 import { filesOf } from '../src/reader/storage-files.js';
 import { verifyFiles } from '../src/reader/verify.js';
+import { inspectPointInTime } from '../src/recovery/point-in-time.js';
+import { inspectLog } from '../src/recovery/recover.js';
+import { planRepair } from '../src/recovery/repair-plan.js';
+import { finish } from '../src/recovery/survey.js';
 import { leftSpare, prepareSpare } from '../src/segments/prepare.js';
 import { repairStorage } from '../src/upkeep/repair-log.js';
 import { Random } from './simulation/random.js';
@@ -252,4 +256,38 @@ t.test('a seal that point-in-time writes where one stood before counts as durabl
     await soundly(t, disk, `cut short in call ${call}`);
   }
   t.ok(crashes > 5, `${crashes} crashes`);
+});
+
+t.test('whichever files a clean-up leaves behind, those that a cut made void included, the log is sound', async (t) => {
+  const old = ['1', '2', '3', '4'].map((id) => `${id.padStart(16, '0')}.wal`);
+  for (let left = 0; left < 16; left++) {
+    const log = withFrames(2);
+    const { disk, sequencer } = log;
+    for (let i = 0; i < 2; i++) {
+      sequencer.rotate();
+      log.append(Level.Disk, 4);
+      sequencer.step();
+    }
+    log.clock++;
+    sequencer.truncateAfter(6);
+    log.append(Level.Disk, 3);
+    sequencer.rotate();
+    const { ids } = log.append(Level.Disk, 2);
+    sequencer.step();
+    sequencer.updateState((state) => ({ ...state, checkpoint: 9 }));
+    const gone = sequencer.cleanup().map(({ name }) => name);
+    t.same(gone, [old[0], old[1], old[3]]);
+    for (const [i, name] of old.entries()) if ((left & (1 << i)) === 0) disk.remove(name);
+    disk.syncFolder();
+    disk.crash();
+    disk.restart('power');
+    const what = `left: ${old.filter((_, i) => (left & (1 << i)) !== 0).join(', ') || 'none'}`;
+    const plan = finish(planRepair(disk));
+    t.same([plan.lost, plan.segments, plan.setAside], [[], [], []], what);
+    t.same(finish(inspectPointInTime(disk)).report, inspectLog(disk, 'strict').report, what);
+    await soundly(t, disk, what);
+    const again = new SimulatedLog({ disk });
+    t.equal(again.recovered.state.low, 10);
+    t.same(await again.read(), ids, what);
+  }
 });

@@ -1,7 +1,7 @@
 import { WalError } from '../errors.js';
 import { type EncryptionKey, KeyRing, keySourceOf } from '../format/key-ring.js';
 import { SegmentFlag, type SegmentHeader } from '../format/segment-header.js';
-import { lastLsnOf } from '../segments/chain.js';
+import { beforeBeginning, lastLsnOf } from '../segments/chain.js';
 import { LOCK_NAME, segmentIdOf, segmentName } from '../segments/names.js';
 import { isCompacted } from '../segments/segment-end.js';
 import type { Lsn } from '../types.js';
@@ -233,7 +233,8 @@ class LogVerifier {
 /** Puts together what belongs to the log: segments below the clean-up mark do not any more. */
 function report(checked: Checked[]): VerifyReport {
   const low = lowOf(checked);
-  const kept = checked.filter(({ subject, findings }) => subject.isLast || findings.endLsn >= low);
+  const from = firstKept(checked, low);
+  const kept = checked.filter(({ subject, findings }, i) => subject.isLast || (i >= from && findings.endLsn >= low));
   // Of a file without a header nobody knows that it was cleaned up: open refuses the log for it.
   const damage = checked.flatMap((each) =>
     each.subject.header === undefined && !kept.includes(each) ? each.findings.damage.slice(0, 1) : [],
@@ -267,6 +268,13 @@ function lowOf(checked: readonly Checked[]): Lsn {
   return checked
     .slice(Math.max(newest, 0))
     .reduce((highest, { findings }) => Math.max(highest, findings.state?.low ?? 1), 1);
+}
+
+/** Which of the segments is the first that may not have been cleaned up: behind it, one begins at or below the mark. */
+function firstKept(checked: readonly Checked[], low: Lsn): number {
+  const headers = checked.map(({ subject }) => subject.header);
+  const first = headers.findLastIndex((header) => header !== undefined && header.firstLsn <= low);
+  return Math.min(Math.max(first, 0), beforeBeginning(headers));
 }
 
 /** What is wrong between a segment and the one before it. */

@@ -379,9 +379,9 @@ export function lowOf(surveys: readonly Survey[]): Lsn {
 
 /** Which of the segments is the first that was not cleaned up. */
 export function firstKept(surveys: readonly Survey[], low: Lsn): number {
-  let first = 0;
-  while (first + 1 < surveys.length && isWithin(startOf(surveys[first + 1]), low)) first++;
-  return Math.min(first, beforeBeginning(surveys.map(({ head }) => head)));
+  // Not the first that begins above the mark: files that a cut made void may be back, when the segment that cut is gone.
+  const first = surveys.findLastIndex((survey) => isWithin(startOf(survey), low));
+  return Math.min(Math.max(first, 0), beforeBeginning(surveys.map(({ head }) => head)));
 }
 
 function isWithin(start: Lsn, low: Lsn): boolean {
