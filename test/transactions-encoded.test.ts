@@ -78,11 +78,7 @@ for (const [how, encoding] of WAYS) {
       t.ok(filesOf(directory).length <= before.length);
       const left = new Map<string, Uint8Array>();
       await wal.recover(left);
-      t.same(
-        [...left].map(([key, value]) => [key, text(value)]).sort(),
-        [...expected].sort(),
-        'the same state',
-      );
+      t.same([...left].map(([key, value]) => [key, text(value)]).sort(), [...expected].sort(), 'the same state');
       const [{ id, operations }] = await wal.preparedTransactions();
       t.same([id, operations.length], [undecided, 5]);
       t.equal((await wal.compact()).removed, 0);
