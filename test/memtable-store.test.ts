@@ -2,6 +2,7 @@ import fs from 'node:fs';
 import fsp from 'node:fs/promises';
 import { syncBuiltinESMExports } from 'node:module';
 import path from 'node:path';
+import type { BatchOperation } from 'ringwal';
 import t from 'tap';
 import { Store, type StoreOptions } from '../examples/memtable/store.js';
 import { failure, numbers, type Scope, temporaryDirectory } from './helpers.js';
@@ -111,7 +112,7 @@ t.test('the memtable example loses nothing to a power cut behind any step of a f
       if (seen.has(step)) return;
       seen.add(step);
       // What is written meanwhile lies in the log between the last operation in the table and the manifest.
-      await put('newest', step);
+      await put(`first during ${step}`, 'and never again');
       await put('overwritten', `during ${step}`);
       await remove('deleted meanwhile');
       for (const image of platter.images(copies)) {
@@ -156,6 +157,37 @@ t.test('a flush that fails loses nothing, and the next open cleans up behind it'
   const again = await openStore(t, directory);
   t.same(again.found.orphans, ['000002.table']);
   t.same(contents(again), { a: 'in a table', b: 'in the log', c: 'x'.repeat(4096) });
+});
+
+t.test('what is read is what the next open finds, also of writes to one key that were under way at once', async (t) => {
+  const directory = temporaryDirectory(t);
+  const options: StoreOptions = { memtableBytes: 16 * 1024, segmentBytes: 1024 * 1024, durability: 'os' };
+  let store = await openStore(t, directory, options);
+  const value = (i: number) => `${i} ${'.'.repeat(i % 97)}`;
+  const write = (i: number): Promise<void> => {
+    const key = `key ${(i * i) % 5}`;
+    const operations: BatchOperation[] = [
+      { type: 'put', key, value: value(i) },
+      { type: 'put', key: `key ${i % 5}`, value: value(i) },
+      { type: 'del', key: `key ${i % 3}` },
+    ];
+    if (i % 7 === 0) return store.transaction(operations);
+    if (i % 5 === 0) return store.batch(operations);
+    return i % 11 === 0 ? store.delete(key) : store.put(`${i % 2 === 0 ? key : i}`, value(i));
+  };
+  for (let round = 0; round < 4; round++) {
+    const writes = numbers(round * 500, round * 500 + 499).map(write);
+    // Too large for one frame: it is written in parts, and its commit comes behind what was called after it.
+    const large = '.'.repeat(3 * 1024 * 1024);
+    const parts = numbers(0, 3).map((i): BatchOperation => ({ type: 'put', key: `large ${i}`, value: large }));
+    if (round === 2) writes.push(store.transaction([...parts, { type: 'put', key: 'key 1', value: 'large' }]));
+    writes.push(store.put('key 1', 'after it'));
+    await Promise.all(writes);
+    const before = contents(store);
+    await store.close();
+    store = await openStore(t, directory, options);
+    t.strictSame(contents(store), before);
+  }
 });
 
 t.test('an iteration goes on over tables that are merged away under it', async (t) => {
