@@ -1,22 +1,26 @@
-import t from 'tap';
-import { FrameType } from '../src/format/frame.js';
+import t, { type Test } from 'tap';
+import { Codec } from '../src/format/codec.js';
+import { type FrameHeader, FrameType } from '../src/format/frame.js';
+import { withCheckpoint } from '../src/format/state.js';
 import type { Entry } from '../src/producer/records.js';
 import { filesOf } from '../src/reader/storage-files.js';
+import { firstLsnSince } from '../src/reader/time-lookup.js';
 import { verifyFiles } from '../src/reader/verify.js';
 import { inspectPointInTime } from '../src/recovery/point-in-time.js';
 import { salvageLog } from '../src/recovery/salvage.js';
 import { finish } from '../src/recovery/survey.js';
-import { readHeader, withFile } from '../src/segments/read-segment.js';
+import { readContent, readHeader, withFile } from '../src/segments/read-segment.js';
 import { isCompacted } from '../src/segments/segment-end.js';
 import { Window, walkFrames } from '../src/segments/walk.js';
 import { repairStorage } from '../src/upkeep/repair-log.js';
-import { clear, data, del, faultOf, KeyLog, put } from './compaction-helpers.js';
+import { clear, data, del, faultOf, KeyLog, type LogEncoding, put } from './compaction-helpers.js';
+
 import { Random } from './simulation/random.js';
 import { SimulatedDisk } from './simulation/simulated-disk.js';
 
 /** A sound log of a compacted segment between two others. */
-function compactedLog(): { log: KeyLog; name: string; bytes: number } {
-  const log = new KeyLog({ disk: new SimulatedDisk(new Random(1)) });
+function compactedLog(encoding: LogEncoding = {}): { log: KeyLog; name: string; bytes: number } {
+  const log = new KeyLog({ disk: new SimulatedDisk(new Random(1)), ...encoding });
   log.write(data('before'), data('before too'));
   log.sequencer.rotate();
   for (let segment = 0; segment < 3; segment++) {
@@ -24,6 +28,7 @@ function compactedLog(): { log: KeyLog; name: string; bytes: number } {
     const entries: Entry[] = [];
     for (let i = 0; i < 20; i++) entries.push(put(`key ${i}`, `value ${segment}`), data(`opaque ${segment} ${i}`));
     log.write(...entries);
+    if (encoding.codec !== undefined) writeEncoded(log, segment);
     log.sequencer.rotate();
   }
   log.compact();
@@ -34,13 +39,31 @@ function compactedLog(): { log: KeyLog; name: string; bytes: number } {
   return { log, name, bytes: withFile(log.disk, name, (file) => file.size()) };
 }
 
+/** Frames that are large enough to be compressed, with something in each that is replaced and something that is not. */
+function writeEncoded(log: KeyLog, segment: number): void {
+  const value = `compresses well, ${segment} `.repeat(20);
+  log.write(...Array.from({ length: 20 }, (_, i) => put(`large ${i % 2 === 0 ? i : `${segment} ${i}`}`, value)));
+  log.commitWhole(...Array.from({ length: 20 }, (_, i) => put(`tx ${i % 2 === 0 ? i : `${segment} ${i}`}`, value)));
+}
+
+t.test(
+  'a changed byte anywhere in a compacted segment of compressed frames and transactions is noticed, and repaired as far as it goes',
+  async (t) => {
+    await flipAll(t, { codec: Codec.Deflate }, 2 + 60 + 20 + 2 * (3 * 10 + 10) + 1);
+  },
+);
+
 t.test('a changed byte anywhere in a compacted segment is noticed, and repaired as far as it goes', async (t) => {
-  const { log, name, bytes } = compactedLog();
+  await flipAll(t, {}, 2 + 60 + 20 + 1);
+});
+
+async function flipAll(t: Test, encoding: LogEncoding, records: number): Promise<void> {
+  const { log, name, bytes } = compactedLog(encoding);
   const sound = await verifyFiles(filesOf(log.disk));
-  t.match(sound, { verdict: 'clean', records: 2 + 60 + 20 + 1 });
+  t.match(sound, { verdict: 'clean', records });
   let repaired = 0;
   for (let at = 0; at < bytes; at += at < 140 ? 1 : at < 4096 ? 509 : 7) {
-    const copy = compactedLog();
+    const copy = compactedLog(encoding);
     copy.log.disk.flip(copy.name, at, at % 8);
     t.equal(copy.name, name);
     const { verdict } = await verifyFiles(filesOf(copy.log.disk));
@@ -58,7 +81,7 @@ t.test('a changed byte anywhere in a compacted segment is noticed, and repaired 
     }
   }
   t.ok(repaired > 100, `${repaired} repaired`);
-});
+}
 
 t.test('a compacted segment that lost its end is noticed when the log is opened', async (t) => {
   const { log, name, bytes } = compactedLog();
@@ -98,9 +121,31 @@ t.test('what a repair gave up stays noted in a compacted segment', async (t) => 
   t.same({ verdict, lost, records }, { verdict: 'clean', lost: [{ firstLsn: 3, lastLsn: 4 }], records: 3 });
 });
 
+interface Frame extends FrameHeader {
+  text: string;
+}
+
+function framesOf(log: KeyLog, name: string): Frame[] {
+  return withFile(log.disk, name, (file) => {
+    const { salt, firstLsn: lsn, headerBytes, headerCrc: previousCrc } = readHeader(file);
+    return [...walkFrames(new Window(file), headerBytes, { salt, lsn, previousCrc })].map(({ header, payload }) => {
+      return { ...header, text: Buffer.from(payload).toString('latin1') };
+    });
+  });
+}
+
+function segmentsOf({ disk }: KeyLog): string[] {
+  return disk.list().filter((name) => name.endsWith('.wal'));
+}
+
+async function kindsOf(log: KeyLog): Promise<[lsn: number, kind: string][]> {
+  return (await log.records()).map(({ lsn, kind }) => [lsn, kind]);
+}
+
 t.test('frames that compaction does not look into stay as they are, and deletes behind them stay too', async (t) => {
   const log = new KeyLog({ disk: new SimulatedDisk(new Random(1)) });
-  const foreign = 7;
+  // Of no version so far.
+  const foreign = 200;
   log.write(put('a', '1'), put('b', '1'), del('b'));
   log.sequencer.rotate();
   log.writeFrame(foreign, [put('a', 'in it'), put('c', 'in it')]);
@@ -108,13 +153,7 @@ t.test('frames that compaction does not look into stay as they are, and deletes 
   log.write(put('a', '3'), del('c'), clear(), put('d', '1'));
   log.sequencer.rotate();
   log.compact();
-  const [name] = log.disk.list().filter((candidate) => candidate.endsWith('.wal'));
-  const frames = withFile(log.disk, name, (file) => {
-    const { salt, firstLsn: lsn, headerBytes, headerCrc: previousCrc } = readHeader(file);
-    return [...walkFrames(new Window(file), headerBytes, { salt, lsn, previousCrc })].map(({ header, payload }) => {
-      return { ...header, text: Buffer.from(payload).toString('latin1') };
-    });
-  });
+  const frames = framesOf(log, segmentsOf(log)[0]);
   const copied = frames.find(({ type }) => type === foreign);
   t.match(copied, { firstLsn: 4, records: 2 });
   t.match(copied?.text, /a.*in it.*c.*in it/s);
@@ -122,9 +161,8 @@ t.test('frames that compaction does not look into stay as they are, and deletes 
     frames.map(({ type }) => type),
     [FrameType.Sparse, foreign, FrameType.Sparse, FrameType.Seal],
   );
-  const records = await log.records();
   t.same(
-    records.map(({ lsn, kind }) => [lsn, kind]),
+    await kindsOf(log),
     [
       [8, 'clear'],
       [9, 'put'],
@@ -134,29 +172,216 @@ t.test('frames that compaction does not look into stay as they are, and deletes 
 });
 
 t.test(
-  'a segment with an encrypted frame is left as it is, and so is every delete that may hide something in it',
+  'a segment whose key is not at hand is left as it is, and so is every delete that may hide something in it',
+  async (t) => {
+    const disk = new SimulatedDisk(new Random(1));
+    const plain = new KeyLog({ disk });
+    plain.write(put('a', '1'), put('b', '1'));
+    plain.sequencer.close();
+    const encrypted = { disk, key: Buffer.alloc(32, 'a key') };
+    const log = new KeyLog(encrypted);
+    log.history.push(...plain.history.slice(1));
+    log.write(put('a', '2'), put('secret', '1'));
+    log.sequencer.close();
+    const again = new KeyLog({ disk });
+    again.history.push(...log.history.slice(1));
+    again.write(put('a', '3'), del('secret'), put('b', '2'), put('b', '3'));
+    again.sequencer.rotate();
+    const [, second] = segmentsOf(log);
+    const before = withFile(log.disk, second, readHeader);
+    t.equal(again.compact(), 3, 'what is in the segment stays');
+    t.same(withFile(log.disk, second, readHeader), before);
+    const reader = new KeyLog(encrypted);
+    t.same(await kindsOf(reader), [
+      [3, 'put'],
+      [4, 'put'],
+      [5, 'put'],
+      [6, 'del'],
+      [8, 'put'],
+    ]);
+    reader.history.push(...again.history.slice(1));
+    t.equal(await faultOf(reader, reader.history), undefined);
+  },
+);
+
+t.test('what is left of an encrypted log is encrypted, whoever wrote it in plain before', async (t) => {
+  const disk = new SimulatedDisk(new Random(1));
+  const plain = new KeyLog({ disk });
+  plain.write(put('a', '1'), data('was plain'), put('b', '1'));
+  plain.sequencer.close();
+  const key = Buffer.alloc(32, 'a key');
+  const log = new KeyLog({ disk, key });
+  log.history.push(...plain.history.slice(1));
+  log.write(put('a', '2'), data('secret'), put('secret key', '1'));
+  log.commitWhole(put('c', '1'), put('secret, too', '1'), put('a', '3'));
+  log.sequencer.rotate();
+  log.write(put('c', '2'));
+  log.sequencer.rotate();
+  const written = watchWrites(disk);
+  t.equal(log.compact(), 3);
+  t.notMatch(written(), /secret|plain/, 'neither into a segment nor into a temporary file');
+  t.equal(await faultOf(log, log.history), undefined);
+  const [name] = segmentsOf(log);
+  const frames = framesOf(log, name);
+  t.same(
+    frames.map(({ type, encryption, records }) => [type, encryption, records]),
+    [
+      [FrameType.Sparse, 1, 3],
+      [FrameType.Sparse, 1, 3],
+      [FrameType.SparseTransaction, 1, 3],
+      [FrameType.Seal, 0, 0],
+    ],
+  );
+  t.same(Object.keys(withFile(disk, name, readHeader).state.encryption?.keys ?? {}), ['1'], 'its header knows the key');
+  // No nonce comes twice: each compaction has a salt of its own, and within it each frame its number.
+  const envelopes = frames.filter(({ encryption }) => encryption === 1).map(({ text }) => text.slice(4, 28));
+  t.equal(new Set(envelopes).size, envelopes.length);
+  const withoutKey = await verifyFiles(filesOf(disk));
+  const { records } = await verifyFiles(filesOf(disk), {}, log.keys);
+  t.match(withoutKey, { verdict: 'clean', encrypted: true, records, unchecked: records }, 'counted without the key');
+});
+
+/** All that is written from here on. */
+function watchWrites(disk: SimulatedDisk): () => string {
+  const open = disk.open.bind(disk);
+  let written = '';
+  disk.open = (name, mode) => {
+    const file = open(name, mode);
+    const write = file.write.bind(file);
+    file.write = (chunks, position) => {
+      for (const chunk of chunks) written += Buffer.from(chunk).toString('latin1');
+      return write(chunks, position);
+    };
+    return file;
+  };
+  return () => written;
+}
+
+t.test('what is left of compressed frames is compressed, and takes no more room', async (t) => {
+  const log = new KeyLog({ disk: new SimulatedDisk(new Random(1)), codec: Codec.Brotli });
+  const lines = (from: number): Entry[] =>
+    Array.from({ length: 200 }, (_, i) => put(`key ${from + i}`, `GET /images/item-${from * i}.png HTTP/1.1`));
+  for (let segment = 0; segment < 4; segment++) {
+    log.write(...lines(segment * 150));
+    log.commitWhole(...lines(1000 + segment * 150));
+    log.sequencer.rotate();
+  }
+  const stored = () =>
+    segmentsOf(log)
+      .flatMap((name) => framesOf(log, name))
+      .filter(({ type }) => type !== FrameType.Seal)
+      .reduce((sum, { storedBytes }) => sum + storedBytes, 0);
+  const before = stored();
+  t.equal(log.compact(), 2 * 3 * 50);
+  t.ok(stored() < before, `${stored()} bytes of ${before}`);
+  const frames = segmentsOf(log).flatMap((name) => framesOf(log, name));
+  for (const type of [FrameType.Sparse, FrameType.SparseTransaction]) {
+    t.ok(frames.some((frame) => frame.type === type && frame.codec === Codec.Brotli));
+  }
+  t.equal(await faultOf(log, log.history), undefined);
+  const { lsn } = (await log.records())[100];
+  t.equal(await firstLsnSince(log.source(), log.clock - 1), (await log.records())[0].lsn, 'by time');
+  t.equal((await log.replay(lsn))[0].lsn, lsn, 'from the middle of a frame');
+});
+
+t.test(
+  'transactions: what counts replaces and is replaced, what was aborted goes, what is in doubt stays',
   async (t) => {
     const log = new KeyLog({ disk: new SimulatedDisk(new Random(1)) });
+    const [kept, dropped, large] = [log.begin(), log.begin(), log.begin()];
     log.write(put('a', '1'), put('b', '1'));
+    log.writePart(kept, put('a', 'kept'));
+    log.writePart(dropped, put('a', 'dropped'), put('b', 'dropped'));
+    log.writePart(large, put('a', 'large'), put('b', 'large'));
+    log.end(kept, 'prepare');
+    log.end(dropped, 'prepare');
     log.sequencer.rotate();
-    log.write(put('a', '2'));
-    log.writeFrame(FrameType.Records, [put('secret', '1')], 1);
+    log.commitWhole(put('a', '2'), put('c', '1'), put('d', '1'));
+    log.decide(dropped, 'abortPrepared');
     log.sequencer.rotate();
-    log.write(put('a', '3'), del('secret'), put('b', '2'), put('b', '3'));
+    log.end(large, 'commit');
+    log.write(put('c', '2'));
     log.sequencer.rotate();
-    const [, second] = log.disk.list().filter((name) => name.endsWith('.wal'));
-    const before = withFile(log.disk, second, readHeader);
-    t.equal(log.compact(), 3, 'what is in the segment stays');
-    t.same(withFile(log.disk, second, readHeader), before);
-    const records = (await log.records()).map(({ lsn, kind }) => [lsn, kind]);
+    const state = structuredClone(log.sequencer.state.transactions);
+    t.equal(log.compact(), 4, 'a at 1, both operations of the aborted one, and c in the transaction');
+    t.equal(await faultOf(log, log.history), undefined);
     t.same(
-      records.filter(([lsn]) => lsn !== 4),
+      (await log.records()).map(({ lsn, kind, transaction }) => [lsn, kind, transaction]),
       [
-        [3, 'put'],
-        [5, 'put'],
-        [6, 'del'],
-        [8, 'put'],
+        [2, 'put', undefined],
+        [3, 'put', kept],
+        [6, 'put', large],
+        [7, 'put', large],
+        [8, 'put', log.history[8]?.transaction],
+        [10, 'put', log.history[8]?.transaction],
+        [11, 'data', large],
+        [12, 'put', undefined],
       ],
     );
+    const shown = (await log.replay(1)).map(({ lsn, op }) => [
+      lsn,
+      op.type === 'clear' ? '' : Buffer.from(op.key).toString(),
+    ]);
+    t.same(
+      shown,
+      [
+        [2, 'b'],
+        [10, 'a'],
+        [10, 'd'],
+        [11, 'a'],
+        [11, 'b'],
+        [12, 'c'],
+      ],
+      'at the LSNs of their commits',
+    );
+    t.same(await log.replay(9), (await log.replay(1)).slice(1), 'whole also from the middle of it');
+    t.same(log.sequencer.state.transactions, state);
+    t.equal(log.compact(), 0, 'a second time there is nothing to do');
+    log.decide(kept, 'commitPrepared');
+    t.equal(await faultOf(log, log.history), undefined);
+    t.equal(await faultOf(log.reopened(), log.history), undefined);
+  },
+);
+
+t.test('a delete in a transaction stays until the checkpoint has passed its commit', async (t) => {
+  const log = new KeyLog({ disk: new SimulatedDisk(new Random(1)) });
+  log.write(data('first'), put('a', '1'));
+  log.commitWhole(del('a'), put('b', '1'), put('c', '1'));
+  log.sequencer.rotate();
+  log.sequencer.updateState((state) => withCheckpoint(state, 3));
+  t.equal(
+    log.compact(),
+    1,
+    'the put alone: the state outside may hold what the delete, whose commit is above, takes away',
+  );
+  log.sequencer.updateState((state) => withCheckpoint(state, 5));
+  t.equal(log.compact(), 1);
+  t.equal(await faultOf(log, log.history), undefined);
+});
+
+t.test(
+  'a segment without a seal, as recovery leaves it on a full disk, is sealed with what its transactions led to',
+  async (t) => {
+    const disk = new SimulatedDisk(new Random(1));
+    const log = new KeyLog({ disk });
+    const [undecided, aborted] = [log.begin(), log.begin()];
+    log.write(put('a', '1'), put('a', '2'));
+    log.writePart(undecided, put('b', '1'));
+    log.writePart(aborted, put('b', '2'));
+    log.end(undecided, 'prepare');
+    log.end(aborted, 'prepare');
+    log.decide(aborted, 'abortPrepared');
+    const { transactions } = log.sequencer.state;
+    disk.crash();
+    disk.quotaBytes = disk.usedBytes();
+    const again = log.next('process');
+    disk.quotaBytes = Number.POSITIVE_INFINITY;
+    again.write(put('c', '1'));
+    t.ok(again.compact() > 0);
+    const [first] = segmentsOf(again);
+    const content = withFile(disk, first, (file) => readContent(file, readHeader(file)));
+    t.ok(content.sealed);
+    t.same(content.state.transactions, transactions);
+    t.equal(await faultOf(again, again.history), undefined);
   },
 );

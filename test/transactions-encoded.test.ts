@@ -12,6 +12,10 @@ const WAYS: [string, OpenOptions][] = [
 ];
 const VALUE = 'a value that compresses well, and is nobody else’s business. '.repeat(20);
 
+function filesOf(directory: string): string[] {
+  return segmentFiles(directory).map((name) => path.join(directory, name));
+}
+
 for (const [how, encoding] of WAYS) {
   t.test(
     `transactions in a log that is ${how}: whole ones, ones larger than the ring, and ones in doubt`,
@@ -58,6 +62,27 @@ for (const [how, encoding] of WAYS) {
       t.ok((await collect(wal.read())).some(({ transaction }) => transaction === dropped));
       await wal.close();
       const { encryptionKey } = encoding;
+      t.match(await verifyLog(directory, { encryptionKey }), { verdict: 'clean', damage: [] });
+
+      // And compacted, with garbage in every kind of frame.
+      wal = await WriteAheadLog.open(directory, options);
+      for (const name of ['small 1', 'medium 7', 'medium 8', 'larger than the ring 5', 'decided 3']) {
+        await wal.put(name, `${VALUE}anew`);
+        expected.set(name, `${VALUE}anew`);
+      }
+      await wal.rotate();
+      const before = filesOf(directory);
+      const { removed, bytesAfter, bytesBefore } = await wal.compact();
+      t.equal(removed, 3 + 300, 'what was replaced in whole transactions, and all of the aborted one');
+      t.ok(bytesAfter < bytesBefore);
+      t.ok(filesOf(directory).length <= before.length);
+      const left = new Map<string, Uint8Array>();
+      await wal.recover(left);
+      t.same([...left].map(([key, value]) => [key, text(value)]).sort(), [...expected].sort(), 'the same state');
+      const [{ id, operations }] = await wal.preparedTransactions();
+      t.same([id, operations.length], [undecided, 5]);
+      t.equal((await wal.compact()).removed, 0);
+      await wal.close();
       t.match(await verifyLog(directory, { encryptionKey }), { verdict: 'clean', damage: [] });
       if (encryptionKey === undefined) return;
       const files = segmentFiles(directory).map((name) => fs.readFileSync(path.join(directory, name)));

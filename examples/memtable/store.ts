@@ -2,14 +2,10 @@ import { readdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { type BatchOperation, type Bytes, type Durability, type Lsn, WriteAheadLog } from 'ringwal';
 import { copyOf, type Entry, keyOf, merged } from './entries.js';
+import { commitManifest, inLog, readLog } from './manifest.js';
 import { Memtable } from './memtable.js';
 import { type OnStep, Table, writeTable } from './table.js';
 
-/** The log holds two kinds of keys, told apart by their first byte: those of the user, and the manifest's own. */
-const USER = 'u';
-const MANIFEST = 'm';
-/** The manifest's key for the LSN up to which everything is in tables. Its other keys are the ids of the tables. */
-const FLUSHED = 'flushed';
 /** So many tables of like size become one. */
 const FAN_IN = 4;
 
@@ -23,7 +19,6 @@ export interface StoreOptions {
   onStep?: OnStep;
 }
 
-/** What `open` found. */
 export interface Found {
   /** Keys that came from the log and not from tables. */
   replayed: number;
@@ -39,6 +34,7 @@ type Append = (operations: BatchOperation[]) => Promise<Lsn>;
  */
 export class Store {
   readonly wal: WriteAheadLog;
+  /** What `open` found. */
   found: Found = { replayed: 0, orphans: [] };
   readonly #directory: string;
   readonly #memtableBytes: number;
@@ -234,17 +230,14 @@ export class Store {
     return new Table(this.#fileOf(id), id);
   }
 
-  /**
-   * Makes these the tables, durably and in one step: which they are, and up to which LSN they hold everything. All of them
-   * are named each time, since clean-up may take what named them before.
-   */
   async #install(tables: Table[], flushed: Lsn): Promise<void> {
     const dropped = this.#tables.filter((table) => !tables.includes(table));
-    const manifest = this.wal.transaction();
-    for (const { id, bytes } of tables) await manifest.put(MANIFEST + id, String(bytes));
-    for (const { id } of dropped) await manifest.delete(MANIFEST + id);
-    await manifest.put(MANIFEST + FLUSHED, String(flushed));
-    await manifest.commit({ durability: 'disk' });
+    const sizes = new Map(tables.map(({ id, bytes }) => [id, bytes]));
+    await commitManifest(
+      this.wal,
+      { tables: sizes, flushed },
+      dropped.map(({ id }) => id),
+    );
     this.#tables = tables;
     this.#flushed = flushed;
     for (const table of dropped) table.close();
@@ -252,29 +245,17 @@ export class Store {
 
   /** The log says which tables there are, and has what they do not hold. */
   async #recover(): Promise<void> {
-    const manifest = new Map<string, string>();
-    await this.wal.replay((op, lsn) => {
-      if (op.type === 'clear') return;
-      const [space, key] = [keyOf(op.key).slice(0, 1), keyOf(op.key).slice(1)];
-      const value = op.type === 'put' ? copyOf(op.value) : undefined;
-      if (space === USER) this.#memtable.apply({ key, value }, lsn);
-      else if (value === undefined) manifest.delete(key);
-      else manifest.set(key, value.toString());
-    });
-    this.#flushed = Number(manifest.get(FLUSHED) ?? 0);
-    manifest.delete(FLUSHED);
-    const { checkpoint } = this.wal.recovery;
-    // Better no store than one without its tables: they would be removed as orphans below.
-    if (this.#flushed < checkpoint) throw new Error(`The log was cleaned up to LSN ${checkpoint} and names no tables.`);
-    for (const id of [...manifest.keys()].map(Number).sort((a, b) => b - a)) {
+    const { tables, flushed } = await readLog(this.wal, (entry, lsn) => this.#memtable.apply(entry, lsn));
+    for (const [id, bytes] of tables) {
       const table = new Table(this.#fileOf(id), id);
-      this.#tables.push(table);
-      if (table.bytes !== Number(manifest.get(String(id)))) throw new Error(`${table.file} is not the table it was.`);
+      this.#tables.unshift(table);
+      if (table.bytes !== bytes) throw new Error(`${table.file} is not the table that it was.`);
     }
-    // The crash came between manifest and checkpoint: some of what the log has is in tables. It would do no harm here.
-    this.#memtable.dropUpTo(this.#flushed);
     const orphans = await this.#removeOrphans();
-    if (this.#flushed > checkpoint) await this.wal.checkpoint(this.#flushed);
+    this.#flushed = flushed;
+    // The crash may have come between manifest and checkpoint: some of what the log has is in tables, too.
+    this.#memtable.dropUpTo(flushed);
+    if (flushed > this.wal.recovery.checkpoint) await this.wal.checkpoint(flushed);
     this.found = { replayed: this.#memtable.entries, orphans };
   }
 
@@ -291,11 +272,6 @@ export class Store {
   #fileOf(id: number): string {
     return path.join(this.#directory, `${String(id).padStart(6, '0')}.table`);
   }
-}
-
-function inLog({ key, value }: Entry): BatchOperation {
-  const name = Buffer.from(USER + key, 'latin1');
-  return value === undefined ? { type: 'del', key: name } : { type: 'put', key: name, value };
 }
 
 function* withoutTombstones(entries: Iterable<Entry>): Generator<Entry> {

@@ -24,7 +24,8 @@ export type OnStep = (step: string) => void | Promise<void>;
  * even exist. Nothing may rely on it earlier, so the order is: bytes, sync, name, sync of the directory.
  */
 export async function writeTable(file: string, entries: Iterable<Entry>, onStep: OnStep): Promise<void> {
-  // Under another name, so that a file that is cut short by a crash is never taken for a table.
+  // Under another name: what has a table's name is whole, for whoever looks into the directory. (The store itself asks the
+  // manifest, and would be safe without.)
   const temporary = `${file}.tmp`;
   const out = await open(temporary, 'w');
   try {
@@ -105,10 +106,8 @@ export class Table {
   readonly file: string;
   /** Of the file. */
   readonly bytes: number;
-  #fd: number | undefined;
+  #fd: number;
   readonly #index: Entry[];
-  #iterations = 0;
-  #closed = false;
 
   constructor(file: string, id: number) {
     this.id = id;
@@ -140,38 +139,31 @@ export class Table {
     return low === 0 ? undefined : this.#block(low - 1).find((entry) => entry.key === key);
   }
 
-  /** All of it, in order. The file stays open for it, though a merge may have removed it meanwhile. */
+  /** All of it, in order. Has the file open by itself, so it comes to its end also when a merge removes the table. */
   *entries(): Generator<Entry> {
-    this.#iterations++;
+    const fd = fs.openSync(this.file, 'r');
     try {
-      for (let i = 0; i < this.#index.length; i++) yield* this.#block(i);
+      for (let i = 0; i < this.#index.length; i++) yield* this.#block(i, fd);
     } finally {
-      this.#iterations--;
-      this.#closeWhenUnused();
+      fs.closeSync(fd);
     }
   }
 
   close(): void {
-    this.#closed = true;
-    this.#closeWhenUnused();
+    if (this.#fd >= 0) fs.closeSync(this.#fd);
+    // No file's: whoever reads now gets an error, and not what another file holds that has the number by then.
+    this.#fd = -1;
   }
 
-  #closeWhenUnused(): void {
-    if (!this.#closed || this.#iterations > 0 || this.#fd === undefined) return;
-    fs.closeSync(this.#fd);
-    this.#fd = undefined;
-  }
-
-  #block(i: number): Entry[] {
+  #block(i: number, fd = this.#fd): Entry[] {
     const { offset, length } = placeIn(this.#index[i].value!);
-    return decodeBlock(this.#read(offset, length), this.file);
+    return decodeBlock(this.#read(offset, length, fd), this.file);
   }
 
-  #read(offset: number, length: number): Buffer {
-    if (this.#fd === undefined) throw new Error(`${this.file} is closed.`);
+  #read(offset: number, length: number, fd = this.#fd): Buffer {
     const bytes = Buffer.alloc(length);
     // A regular file gives fewer bytes than asked for only where it ends.
-    if (offset < 0 || fs.readSync(this.#fd, bytes, 0, length, offset) < length) {
+    if (offset < 0 || fs.readSync(fd, bytes, 0, length, offset) < length) {
       throw new Error(`${this.file} is shorter than it was.`);
     }
     return bytes;

@@ -98,6 +98,8 @@ export class SegmentVerifier {
   /** Frames that the index in the seal knows of are gone. */
   #repaired = false;
   readonly #index: IndexEntry[] = [];
+  /** LSNs of frames that stand for more of them than they hold, which cannot be counted without a key. */
+  #uncounted = 0;
   /** It ends where its own seal does, and not where its successor says. */
   #compacted: boolean;
 
@@ -141,6 +143,7 @@ export class SegmentVerifier {
     if (next !== undefined) this.#compareWith(next);
     if (this.#seal === 'valid') await this.#checkBehindSeal();
     this.#findings.endLsn = this.#subject.lastLsn ?? this.#expected.lsn - 1;
+    if (this.#uncounted > 0) this.#countByHeader();
     return this.#findings;
   }
 
@@ -233,6 +236,16 @@ export class SegmentVerifier {
     return this.#visitOwn(header, bytes.subarray(at, at + storedBytes), offset);
   }
 
+  /** How many records a compacted segment has, its header says. Of a damaged one the most that can be is left to stand. */
+  #countByHeader(): void {
+    const { records = 0 } = this.#subject.header ?? {};
+    const findings = this.#findings;
+    const tooMany = findings.records - records;
+    if (findings.damage.length > 0 || tooMany < 0) return;
+    findings.records = records;
+    findings.unchecked = Math.max(0, findings.unchecked - tooMany);
+  }
+
   #noteGap(firstLsn: Lsn, records: number): void {
     this.#repaired = true;
     const lastLsn = Math.min(firstLsn + records - 1, this.#subject.lastLsn ?? Number.MAX_SAFE_INTEGER);
@@ -251,8 +264,10 @@ export class SegmentVerifier {
     this.#compacted = true;
     try {
       const found = sparseRecordsOf(header, bytes, at, last, this.#keys);
-      // How many it holds, only its content says: without the key, as many as it can.
-      if (found === undefined) return this.#count(header.firstLsn, last);
+      if (found === undefined) {
+        this.#uncounted += header.records;
+        return this.#count(header.firstLsn, last);
+      }
       if (found.count === 0) return;
       if (this.#findings.records === 0) this.#findings.firstLsn = found.first;
       this.#findings.records += found.count;

@@ -1,3 +1,4 @@
+import type { ActorKey } from '../../src/format/key-ring.js';
 import { inspectPointInTime } from '../../src/recovery/point-in-time.js';
 import { inspectLog, type Recovered, type RecoveryMode, unfinishedSpares } from '../../src/recovery/recover.js';
 import { endLastSegment } from '../../src/recovery/repair-tail.js';
@@ -21,6 +22,8 @@ export interface LogOptions {
   mode?: RecoveryMode;
   producers?: number;
   syncer?: Syncer;
+  /** Of an encrypted log: as the opening thread hands it to the actor. */
+  encryption?: { logId: Uint8Array; key: ActorKey };
 }
 
 /** Numbers of records, unique on each disk, so that the same test does the same every time. */
@@ -59,13 +62,13 @@ export class SimulatedLog {
       rotated: () => undefined,
       syncer: options.syncer,
     };
-    const { flushIntervalMs = 0 } = options;
+    const { flushIntervalMs = 0, encryption } = options;
     this.sequencer = new Sequencer(
       disk,
       this.control,
       host,
-      { segmentBytes, flushIntervalMs, growAbove: 0, handOverAboveMs: 0 },
-      this.recovered,
+      { segmentBytes, flushIntervalMs, growAbove: 0, handOverAboveMs: 0, key: encryption?.key },
+      { ...this.recovered, logId: this.recovered.logId ?? encryption?.logId },
     );
     this.producers = Array.from({ length: producers }, (_, id) => new RingProducer(id, 64 * 1024));
     for (const { id, ring } of this.producers) this.sequencer.addMember(new Member(id, ring, () => undefined));
