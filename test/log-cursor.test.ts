@@ -91,6 +91,7 @@ t.test('whichever read or look at a file fails, the cursor leaves no file open',
 /** Files of which one call fails, and which counts those that are open. */
 class FaultyFiles implements ReadableFiles {
   opened = 0;
+  failList = false;
   readonly #files: ReadableFiles;
   #left: number;
 
@@ -100,7 +101,7 @@ class FaultyFiles implements ReadableFiles {
   }
 
   list(): Promise<string[]> {
-    return this.#files.list();
+    return this.failList ? eio() : this.#files.list();
   }
 
   async open(name: string): Promise<ReadableFile> {
@@ -117,6 +118,38 @@ class FaultyFiles implements ReadableFiles {
   }
 
   #tick(): Promise<never> | undefined {
-    return --this.#left === 0 ? Promise.reject(Object.assign(new Error('EIO'), { code: 'EIO' })) : undefined;
+    return --this.#left === 0 ? eio() : undefined;
   }
+}
+
+t.test('a cut that a look at the directory missed is known before the next record is read', async (t) => {
+  const directory = temporaryDirectory(t);
+  const wal = await openLog(t, {}, directory);
+  for (let group = 0; group < 3; group++) {
+    await wal.appendMany(numbers(1, 10).map((i) => `old ${group * 10 + i}`));
+  }
+  await wal.rotate();
+  const found = await inspectLive(new NodeStorage(directory), 'tolerate-torn-tail');
+  const files = new FaultyFiles(directory, Number.POSITIVE_INFINITY);
+  const catalog = new Catalog(files);
+  const source = new FilesSource(directory, catalog, found);
+  const [behind, before] = [new LogCursor(source, 11), new LogCursor(source, 1)];
+  await before.read(10);
+  await behind.read(20);
+  await wal.truncateAfter(15);
+  await wal.appendMany(numbers(16, 30).map((i) => `new ${i}`));
+  files.failList = true;
+  await t.rejects(catalog.refresh(), { code: 'EIO' });
+  files.failList = false;
+  await t.rejects(behind.read(30), { code: 'ERR_WAL_TRUNCATED' });
+  const read: string[] = [];
+  while (before.next <= 30) read.push(...payloads((await before.read(30)) ?? []));
+  t.same(read.slice(-20), [...numbers(11, 15).map((i) => `old ${i}`), ...numbers(16, 30).map((i) => `new ${i}`)]);
+  await behind.close();
+  await before.close();
+  await source.close();
+});
+
+function eio(): Promise<never> {
+  return Promise.reject(Object.assign(new Error('EIO'), { code: 'EIO' }));
 }

@@ -341,7 +341,8 @@ export class Coordinator {
         const { state, gone } = await this.#link.request<{ state: LogState; gone: SegmentInfo[] }>(request);
         this.#state = state;
         this.#obsolete.push(...gone.map((segment) => segment.name));
-        await this.#catalog?.refresh();
+        // The cut is made. If the directory cannot be read now, the next read tries again, and says so.
+        await this.#catalog?.refresh().catch(ignore);
         this.commits.wentBack(lsn);
       });
       await this.#retire();

@@ -39,6 +39,7 @@ export class Catalog {
   #headers: ReadonlyMap<string, SegmentHeader> = new Map();
   readonly #indexes = new Map<string, { headerCrc: number; index: readonly IndexEntry[] }>();
   #entries: CatalogEntry[] = [];
+  #outdated = false;
   /** Whose headers are read again at the next look. */
   readonly #doubted = new Set<string>();
 
@@ -55,8 +56,22 @@ export class Catalog {
     return this.#entries;
   }
 
+  /** The last look failed: what it was for, a cut of the log perhaps, is not known here. */
+  get outdated(): boolean {
+    return this.#outdated;
+  }
+
   /** Looks at the directory again. `onDamage` gets the headers that cannot be read; without it they throw. */
   async refresh(onDamage?: (name: string, error: unknown) => void): Promise<readonly CatalogEntry[]> {
+    try {
+      return await this.#look(onDamage);
+    } catch (error) {
+      this.#outdated = true;
+      throw error;
+    }
+  }
+
+  async #look(onDamage?: (name: string, error: unknown) => void): Promise<readonly CatalogEntry[]> {
     const look = ++this.#looks;
     const names = (await this.files.list()).filter((name) => segmentIdOf(name) !== undefined);
     // A map of its own: reads may run at once, and one's older list must not take from another what it has just read.
@@ -78,6 +93,7 @@ export class Catalog {
     if (look < this.#newestLook) return this.#entries;
     this.#noteCuts(headers);
     this.#newestLook = look;
+    this.#outdated = false;
     this.#headers = headers;
     for (const name of this.#indexes.keys()) if (!headers.has(name)) this.#indexes.delete(name);
     this.#entries = chainOf([...headers.values()]).map((link) => ({

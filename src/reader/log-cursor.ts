@@ -143,6 +143,7 @@ export class LogCursor {
   /** One step: a chunk of frames, or a change of segment. Returns false when nothing more is there up to `to`. */
   async #advance(visit: CursorVisitor, to: Lsn): Promise<boolean> {
     if (this.#next > to) return false;
+    if (this.#source.catalog.outdated) await this.#source.catalog.refresh();
     if (this.#source.catalog.cuts.count !== this.#cuts) await this.#afterCut();
     if (this.#stream === undefined && !(await this.#enter())) return false;
     const stream = this.#stream!;
