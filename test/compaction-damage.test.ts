@@ -359,29 +359,85 @@ t.test('a delete in a transaction stays until the checkpoint has passed its comm
   t.equal(await faultOf(log, log.history), undefined);
 });
 
+/** A log whose transactions changed the state of its only segment, after a crash. */
+function crashedLog(): KeyLog {
+  const log = new KeyLog({ disk: new SimulatedDisk(new Random(1)) });
+  const [undecided, aborted] = [log.begin(), log.begin()];
+  log.write(put('a', '1'), put('a', '2'));
+  log.writePart(undecided, put('b', '1'));
+  log.writePart(aborted, put('b', '2'));
+  log.end(undecided, 'prepare');
+  log.end(aborted, 'prepare');
+  log.decide(aborted, 'abortPrepared');
+  log.disk.crash();
+  log.disk.restart('process');
+  return log;
+}
+
 t.test(
   'a segment without a seal, as recovery leaves it on a full disk, is sealed with what its transactions led to',
   async (t) => {
-    const disk = new SimulatedDisk(new Random(1));
-    const log = new KeyLog({ disk });
-    const [undecided, aborted] = [log.begin(), log.begin()];
-    log.write(put('a', '1'), put('a', '2'));
-    log.writePart(undecided, put('b', '1'));
-    log.writePart(aborted, put('b', '2'));
-    log.end(undecided, 'prepare');
-    log.end(aborted, 'prepare');
-    log.decide(aborted, 'abortPrepared');
-    const { transactions } = log.sequencer.state;
-    disk.crash();
-    disk.quotaBytes = disk.usedBytes();
-    const again = log.next('process');
-    disk.quotaBytes = Number.POSITIVE_INFINITY;
-    again.write(put('c', '1'));
-    t.ok(again.compact() > 0);
-    const [first] = segmentsOf(again);
-    const content = withFile(disk, first, (file) => readContent(file, readHeader(file)));
-    t.ok(content.sealed);
-    t.same(content.state.transactions, transactions);
-    t.equal(await faultOf(again, again.history), undefined);
+    let unsealed = 0;
+    for (let failAt = 1; failAt < 100; failAt++) {
+      const crashed = crashedLog();
+      const { disk } = crashed;
+      disk.arm({ failAt, failing: ['write'], errno: 'ENOSPC' });
+      let log: KeyLog;
+      try {
+        log = crashed.reopened();
+      } catch {
+        // The disk was full before what had been written was made sure of.
+        continue;
+      } finally {
+        disk.arm();
+      }
+      log.write(put('c', '1'));
+      const [first] = segmentsOf(log);
+      const before = withFile(disk, first, (file) => readContent(file, readHeader(file)));
+      if (before.sealed) continue;
+      unsealed++;
+      t.ok(log.compact() > 0);
+      const after = withFile(disk, first, (file) => readContent(file, readHeader(file)));
+      t.ok(after.sealed);
+      t.same(after.state.transactions, before.state.transactions);
+      t.same(Object.keys(after.state.transactions?.prepared ?? {}).length, 1);
+      t.equal(await faultOf(log, log.history), undefined);
+    }
+    t.ok(unsealed > 0, `${unsealed} without a seal`);
   },
 );
+
+t.test('a transaction that a cut goes through counts no more: it replaces nothing', async (t) => {
+  const log = new KeyLog({ disk: new SimulatedDisk(new Random(1)) });
+  log.write(put('a', '1'), put('b', '1'));
+  log.commitWhole(put('a', '2'), del('b'), put('c', '2'));
+  log.cut(4);
+  log.write(put('c', '3'));
+  log.sequencer.rotate();
+  t.equal(log.compact(), 0);
+  t.equal(await faultOf(log, log.history), undefined);
+  log.write(put('a', '4'));
+  log.sequencer.rotate();
+  t.equal(log.compact(), 1);
+  t.equal(await faultOf(log, log.history), undefined);
+});
+
+t.test('a delete behind parts that may be committed later stays', async (t) => {
+  const log = new KeyLog({ disk: new SimulatedDisk(new Random(1)) });
+  const id = log.begin();
+  log.write(put('a', '1'));
+  log.writePart(id, put('a', '2'), put('b', '2'));
+  log.end(id, 'commit');
+  log.write(del('a'), clear());
+  log.sequencer.rotate();
+  t.equal(log.compact(), 2, 'the put, and the delete before the clear');
+  t.same(
+    (await log.replay(1)).map(({ lsn, op }) => [lsn, op.type]),
+    [
+      [4, 'put'],
+      [4, 'put'],
+      [6, 'clear'],
+    ],
+  );
+  t.equal(await faultOf(log, log.history), undefined);
+});

@@ -94,14 +94,14 @@ t.test('a segment whose key is not given any more stays as it is, and the others
 t.test(
   'an encrypted frame that was changed, with all checksums made good, ends a compaction before anything is changed',
   async (t) => {
-      const directory = await logOfKeys(t);
+    const directory = await logOfKeys(t);
     const name = segmentFiles(directory)[2];
     const file = path.join(directory, name);
     const [frame] = recordFrames(file);
     changeUnseen(file, frame.offset + 64 + 30);
     const before = snapshot(directory);
     const wal = await openLog(t, { ...SMALL, encryptionKey: keysOf(FIRST, SECOND) }, directory);
-    await failsWith(t, 'ERR_WAL_CORRUPT', wal.compact());
+    await t.rejects(wal.compact(), { code: 'ERR_WAL_CORRUPT', segment: name, offset: frame.offset, lsn: 9 });
     const names = segmentFiles(directory).slice(0, 4);
     t.same(
       names.map((name) => snapshot(directory)[name]),
@@ -110,27 +110,30 @@ t.test(
   },
 );
 
-t.test('after a rotation a compaction writes with the new key, and what is left needs the old one no more', async (t) => {
-  const directory = temporaryDirectory(t);
-  let current = 1;
-  const keys = new Map([FIRST, SECOND]);
-  const encryptionKey: EncryptionKey = (id = current) => ({ id, key: keys.get(id)! });
-  const wal = await openLog(t, { ...SMALL, encryptionKey }, directory);
-  await wal.put('a', '1');
-  await wal.append('opaque');
-  await wal.rotate();
-  current = 2;
-  await wal.put('a', '2');
-  await wal.rotate();
-  await wal.put('a', '3');
-  await wal.rotate();
-  t.equal((await wal.compact()).removed, 2);
-  t.same(await stateOf(wal), { a: '3' });
-  await wal.close();
-  const again = await openLog(t, { ...SMALL, encryptionKey: keysOf(SECOND) }, directory);
-  t.same(
-    (await collect(again.read())).map(({ payload }) => text(payload)),
-    ['opaque', '3'],
-    'key 1 is needed no more',
-  );
-});
+t.test(
+  'after a rotation a compaction writes with the new key, and what is left needs the old one no more',
+  async (t) => {
+    const directory = temporaryDirectory(t);
+    let current = 1;
+    const keys = new Map([FIRST, SECOND]);
+    const encryptionKey: EncryptionKey = (id = current) => ({ id, key: keys.get(id)! });
+    const wal = await openLog(t, { ...SMALL, encryptionKey }, directory);
+    await wal.put('a', '1');
+    await wal.append('opaque');
+    await wal.rotate();
+    current = 2;
+    await wal.put('a', '2');
+    await wal.rotate();
+    await wal.put('a', '3');
+    await wal.rotate();
+    t.equal((await wal.compact()).removed, 2);
+    t.same(await stateOf(wal), { a: '3' });
+    await wal.close();
+    const again = await openLog(t, { ...SMALL, encryptionKey: keysOf(SECOND) }, directory);
+    t.same(
+      (await collect(again.read())).map(({ payload }) => text(payload)),
+      ['opaque', '3'],
+      'key 1 is needed no more',
+    );
+  },
+);

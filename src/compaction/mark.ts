@@ -159,8 +159,8 @@ class Marker {
     const found: Found = { records: 0, operations: 0, truncates: false, fixed: false, parts: new Map() };
     withSegment(this.#storage, info, (source) => {
       found.truncates = (source.header.flags & SegmentFlag.Truncates) !== 0;
-      source.walk(this.#pace, (header, frame) => {
-        const look = lookInto(header, frame, info.lastLsn, this.#options.keys, info.name);
+      source.walk(this.#pace, (header, frame, offset) => {
+        const look = lookInto(header, frame, info.lastLsn, this.#options.keys, { segment: info.name, offset });
         if (look.is === 'records') this.#markRecords(number, header, look, marks, found);
         else this.#noteOther(number, header, look, found);
       });

@@ -17,7 +17,7 @@ import {
   withPositions,
 } from '../format/state.js';
 import { mayDecide, readTransactionPrefix } from '../format/transaction.js';
-import { CompactedWriter, type LeftRecord } from '../segments/compacted-writer.js';
+import { CompactedWriter } from '../segments/compacted-writer.js';
 import { withFile } from '../segments/read-segment.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
 import { Window, walkFrames } from '../segments/walk.js';
@@ -115,10 +115,10 @@ class Rewriter {
           this.#state = source.header.state;
           const marks = marksFile.read(segment.marks);
           const taker = new FrameTaker(this.#writer, segment, marks, this.#encryption?.keys);
-          source.walk(this.#pace, (header, frame) => {
+          source.walk(this.#pace, (header, frame, offset) => {
             this.#timestamp = header.timestamp;
             this.#noteState(header, frame.subarray(FRAME_HEADER_BYTES), segment.info);
-            taker.take(header, frame);
+            taker.take(header, frame, offset);
           });
           this.#writer.coverTo(segment.info.lastLsn);
         });
@@ -197,11 +197,11 @@ class FrameTaker {
     this.#keys = keys;
   }
 
-  take(header: FrameHeader, frame: Uint8Array): void {
+  take(header: FrameHeader, frame: Uint8Array, offset: number): void {
     const { firstLsn, records, timestamp } = header;
     if (!isWithin(header, this.#lastLsn)) return;
     const stored = frame.subarray(FRAME_HEADER_BYTES);
-    const look = lookInto(header, frame, this.#lastLsn, this.#keys, this.#name);
+    const look = lookInto(header, frame, this.#lastLsn, this.#keys, { segment: this.#name, offset });
     switch (look.is) {
       case 'spare':
         return;
@@ -234,15 +234,27 @@ class FrameTaker {
 
   /** Its operations stay together, in a frame of their own: they count at one LSN, and a reader is told whose they are. */
   #takeTransaction(header: FrameHeader, look: Records, prefix: Uint8Array, stored: Uint8Array): void {
-    const left: LeftRecord[] = [];
+    const before = this.#operations;
+    const left = { records: 0, bytes: 0 };
     let whole = true;
-    this.#scan(header, look, (lsn, _timestamp, at, end, dead) => {
+    // Counted first: an array of them could be a hundred times as large as the frame.
+    this.#scan(header, look, (_lsn, _timestamp, at, end, dead) => {
       if (dead) whole = false;
-      else left.push({ lsn, bytes: look.payload.subarray(at, end) });
+      else {
+        left.records++;
+        left.bytes += end - at;
+      }
       return true;
     });
     if (whole) this.#writer.copy(header, stored);
-    else if (left.length > 0) this.#writer.addTransaction(header, prefix, left);
+    if (whole || left.records === 0) return;
+    this.#operations = before;
+    this.#writer.addTransaction(header, prefix, left, (add) => {
+      this.#scan(header, look, (lsn, _timestamp, at, end, dead) => {
+        if (!dead) add(lsn, look.payload.subarray(at, end));
+        return true;
+      });
+    });
   }
 
   /** Whether nothing of a frame is garbage or was cut off. */

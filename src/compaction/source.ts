@@ -1,4 +1,4 @@
-import { corrupt } from '../errors.js';
+import { corrupt, type DamagePlace } from '../errors.js';
 import {
   carriesRecords,
   FRAME_HEADER_BYTES,
@@ -25,7 +25,7 @@ export class LogChanged extends Error {
 }
 
 /** A frame of a sealed segment, `frame` from its header on. Valid until the visitor returns. */
-export type SourceVisitor = (header: FrameHeader, frame: Uint8Array) => void;
+export type SourceVisitor = (header: FrameHeader, frame: Uint8Array, offset: number) => void;
 
 /** Opens a segment, calls `use` with its header, and closes it. */
 export function withSegment<T>(storage: Storage, info: SegmentInfo, use: (source: Source) => T): T {
@@ -67,7 +67,7 @@ export class Source {
     let expected = lsn;
     for (const { header, offset, frame } of walkFrames(new Window(this.#file), at, { salt, lsn, previousCrc })) {
       if (offset >= endOffset) break;
-      visit(header, frame);
+      visit(header, frame, offset);
       at = offset + frameBytes(header.storedBytes);
       expected = header.firstLsn + header.records;
       pace.step(at - offset, header.records);
@@ -116,13 +116,13 @@ export function lookInto(
   frame: Uint8Array,
   lastLsn: number,
   keys: PayloadKeys | undefined,
-  segment: string,
+  place: DamagePlace,
 ): Look {
   const { type, firstLsn, records } = header;
   if (type === FrameType.Gap) return { is: 'gap' };
   if (SPARE.has(type)) return { is: 'spare' };
   if (!carriesRecords(type)) return { is: 'foreign' };
-  const payload = decoded(header, frame, keys, segment);
+  const payload = decoded(header, frame, keys, place);
   if (payload === undefined) return { is: 'foreign' };
   const sparse = isSparse(type);
   if (type === FrameType.Records || type === FrameType.Sparse) {
@@ -138,11 +138,11 @@ export function lookInto(
   return { is: 'records', payload, at, sparse, committed: { lsn, prefix: payload.subarray(0, at) } };
 }
 
-function decoded(header: FrameHeader, frame: Uint8Array, keys: PayloadKeys | undefined, segment: string) {
+function decoded(header: FrameHeader, frame: Uint8Array, keys: PayloadKeys | undefined, place: DamagePlace) {
   const payload = frame.subarray(FRAME_HEADER_BYTES);
   if (!isEncoded(header)) return payload;
   if (!isReadable(header, payload, keys)) return undefined;
-  return decodePayload(header, frame, FRAME_HEADER_BYTES, keys, { segment, lsn: header.firstLsn });
+  return decodePayload(header, frame, FRAME_HEADER_BYTES, keys, { ...place, lsn: header.firstLsn });
 }
 
 const SPARE: ReadonlySet<number> = new Set([FrameType.Seal, FrameType.State, FrameType.Stamp, FrameType.Positions]);

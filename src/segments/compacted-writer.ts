@@ -31,12 +31,6 @@ const WRITE_BYTES = 1024 * 1024;
 const MOST_LSNS = 0xffffffff;
 const EMPTY = new Uint8Array(0);
 
-/** A record that stays, as it lies in its frame. */
-export interface LeftRecord {
-  lsn: number;
-  bytes: Uint8Array;
-}
-
 /** What an encrypted log is written with. */
 export interface WriterEncryption {
   /** Nobody else encrypts with it, and nobody has: its counter begins here. */
@@ -124,22 +118,29 @@ export class CompactedWriter {
     if (codec !== Codec.None) this.#codec = codec;
   }
 
-  /** What is left of a transaction that one frame committed, `header`: it goes on standing for all of its LSNs. */
-  addTransaction({ firstLsn, records, timestamp, codec }: FrameHeader, prefix: Uint8Array, left: LeftRecord[]): void {
+  /**
+   * What is left of a transaction that one frame committed, `header`: it goes on standing for all of its LSNs. `each` hands
+   * over the records that stay, `records` in number and `bytes` long.
+   */
+  addTransaction(
+    { firstLsn, records: lsns, timestamp, codec }: FrameHeader,
+    prefix: Uint8Array,
+    { records, bytes }: { records: number; bytes: number },
+    each: (add: (lsn: number, record: Uint8Array) => void) => void,
+  ): void {
     this.coverTo(firstLsn - 1);
     this.#timestamp = timestamp;
-    const most = left.reduce((sum, { bytes }) => sum + bytes.byteLength + SPARSE_OVERHEAD_BYTES, prefix.byteLength);
-    const payload = new Uint8Array(most);
+    const payload = new Uint8Array(prefix.byteLength + bytes + records * SPARSE_OVERHEAD_BYTES);
     payload.set(prefix);
     let at = prefix.byteLength;
     let next = firstLsn;
-    for (const { lsn, bytes } of left) {
+    each((lsn, record) => {
       at = writeSparsePrefix(payload, at, lsn - next, 0);
-      payload.set(bytes, at);
-      at += bytes.byteLength;
+      payload.set(record, at);
+      at += record.byteLength;
       next = lsn + 1;
-    }
-    this.#appendEncoded(FrameType.SparseTransaction, payload.subarray(0, at), records, codec);
+    });
+    this.#appendEncoded(FrameType.SparseTransaction, payload.subarray(0, at), lsns, codec);
   }
 
   /** A frame as it is. */
