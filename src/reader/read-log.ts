@@ -40,6 +40,8 @@ export async function* readLog(source: LogSource, request: ReadRequest): AsyncGe
   const from = await startOf(source, request.from);
   // What a reader that does not follow may see, it saw when it began.
   const end = follow === undefined ? Math.min(to, await source.readable()) : to;
+  // A cut that the last look missed was made before this read began, and is none to it.
+  if (source.catalog.outdated) await source.catalog.refresh();
   const cursor = new LogCursor(source, from, { decoder: request.decoder });
   let records = 0;
   try {

@@ -1,7 +1,7 @@
 import { WalError } from '../errors.js';
 import { type EncryptionKey, KeyRing, keySourceOf } from '../format/key-ring.js';
 import { SegmentFlag, type SegmentHeader } from '../format/segment-header.js';
-import { beforeBeginning, lastLsnOf } from '../segments/chain.js';
+import { beganAnewFrom, lastLsnOf } from '../segments/chain.js';
 import { LOCK_NAME, segmentIdOf, segmentName } from '../segments/names.js';
 import { isCompacted } from '../segments/segment-end.js';
 import type { Lsn } from '../types.js';
@@ -272,9 +272,12 @@ function lowOf(checked: readonly Checked[]): Lsn {
 
 /** Which of the segments is the first that may not have been cleaned up: behind it, one begins at or below the mark. */
 function firstKept(checked: readonly Checked[], low: Lsn): number {
-  const headers = checked.map(({ subject }) => subject.header);
-  const first = headers.findLastIndex((header) => header !== undefined && header.firstLsn <= low);
-  return Math.min(Math.max(first, 0), beforeBeginning(headers));
+  const first = checked.findLastIndex(({ subject: { header } }) => header !== undefined && header.firstLsn <= low);
+  const places = checked.map(({ subject: { name, header } }) => ({
+    id: segmentIdOf(name)!,
+    previousId: header?.previous.segmentId,
+  }));
+  return Math.min(Math.max(first, 0), beganAnewFrom(places));
 }
 
 /** What is wrong between a segment and the one before it. */

@@ -1,7 +1,7 @@
 import { corrupt, WalError } from '../errors.js';
-import { type Predecessor, SegmentFlag, type SegmentHeader } from '../format/segment-header.js';
+import { type Predecessor, SegmentFlag } from '../format/segment-header.js';
 import { EMPTY_STATE, type LogState } from '../format/state.js';
-import { beforeBeginning, chainOf, type Link, lastLsnOf } from '../segments/chain.js';
+import { beganAnewFrom, chainOf, type Link, lastLsnOf, placeOf } from '../segments/chain.js';
 import {
   isCompacting,
   isPreparing,
@@ -135,7 +135,9 @@ function inspectOnce(storage: Storage, mode: RecoveryMode, onProgress?: OnScan):
   const infos = describeSegments(storage, links, content);
   const state = content.state;
   const from = infos.findIndex(({ lastLsn }) => lastLsn >= state.low);
-  const kept = infos.slice(Math.min(from < 0 ? infos.length - 1 : from, beforeBeginning(headersOf(links))));
+  const kept = infos.slice(
+    Math.min(from < 0 ? infos.length - 1 : from, beganAnewFrom(links.map(({ header }) => placeOf(header)))),
+  );
   const keptLinks = links.slice(links.length - kept.length);
   checkChain(kept, keptLinks, state);
 
@@ -271,10 +273,6 @@ function compactedAway(links: readonly Link[], infos: readonly SegmentInfo[]): n
     const { firstLsn, lastLsn } = infos[i];
     return records === undefined ? sum : sum + (lastLsn - firstLsn + 1 - records);
   }, 0);
-}
-
-function headersOf(links: readonly Link[]): SegmentHeader[] {
-  return links.map(({ header }) => header);
 }
 
 /** Each segment must be the successor of the one before it, and the first must reach down to the clean-up mark. */

@@ -13,7 +13,7 @@ import {
   segmentHeaderBytes,
 } from '../format/segment-header.js';
 import { EMPTY_STATE, encodeState, type LogState } from '../format/state.js';
-import { beforeBeginning } from '../segments/chain.js';
+import { beganAnewFrom } from '../segments/chain.js';
 import { segmentName } from '../segments/names.js';
 import { hasLeftOver, readContent, withFile } from '../segments/read-segment.js';
 import type { Storage } from '../storage/storage.js';
@@ -381,7 +381,10 @@ export function lowOf(surveys: readonly Survey[]): Lsn {
 export function firstKept(surveys: readonly Survey[], low: Lsn): number {
   // Not the first that begins above the mark: files that a cut made void may be back, when the segment that cut is gone.
   const first = surveys.findLastIndex((survey) => isWithin(startOf(survey), low));
-  return Math.min(Math.max(first, 0), beforeBeginning(surveys.map(({ head }) => head)));
+  return Math.min(
+    Math.max(first, 0),
+    beganAnewFrom(surveys.map(({ id, head }) => ({ id, previousId: head?.previous.segmentId }))),
+  );
 }
 
 function isWithin(start: Lsn, low: Lsn): boolean {

@@ -30,9 +30,15 @@ export function endLastSegment(storage: Storage, recovered: Recovered, now: numb
 function endFrames(storage: Storage, recovered: Recovered, now: number): void {
   const last = recovered.segments[recovered.segments.length - 1];
   const whole = last?.state === 'sealed' && recovered.unprovenFrom >= last.endOffset;
-  if (last === undefined || (whole && recovered.torn === undefined)) return;
+  if (last === undefined) return;
   const file = storage.open(last.name, 'write');
   try {
+    if (whole && recovered.torn === undefined) {
+      // That the file ends here may be in the page cache alone, when a point-in-time was cut short behind its cut: with
+      // more of it back, an older seal would stand at its end.
+      file.sync();
+      return;
+    }
     putOnDisk(file, recovered.unprovenFrom, last.endOffset);
     if (last.state === 'sealed' && recovered.torn === undefined) {
       cut(file, last);

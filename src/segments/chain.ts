@@ -34,13 +34,24 @@ export function lastLsnOf({ next, bound = Number.MAX_SAFE_INTEGER }: Link): numb
   return next && Math.min(next.previous.lastLsn, next.firstLsn - 1, bound);
 }
 
+/** A segment by its id, and that of its predecessor, if its header can be read. */
+export interface Place {
+  id: number;
+  previousId: number | undefined;
+}
+
 /**
- * The segment before the one that says that it has no predecessor; Infinity when there is none. It was not cleaned up,
- * whatever its LSNs are: point-in-time began the log anew, and was cut short while it moved the old one away.
+ * Where point-in-time began a log anew and was cut short while it moved the old one away: there, a segment names one before
+ * the segment that stands before it, and does not say that it cut anything. What is behind the one it names was not
+ * cleaned up, whatever its LSNs are. Returns the index from which on that is so; Infinity when all is in order.
  */
-export function beforeBeginning(chain: readonly (Pick<SegmentHeader, 'previous'> | undefined)[]): number {
-  const at = chain.findIndex((header, i) => i > 0 && header?.previous.segmentId === 0);
-  return at < 0 ? Number.POSITIVE_INFINITY : at - 1;
+export function beganAnewFrom(places: readonly Place[]): number {
+  const at = places.findIndex(({ previousId = Number.POSITIVE_INFINITY }, i) => i > 0 && previousId < places[i - 1].id);
+  return at < 0 ? Number.POSITIVE_INFINITY : places.findIndex(({ id }) => id >= places[at].previousId!);
+}
+
+export function placeOf({ segmentId, previous }: SegmentHeader): Place {
+  return { id: segmentId, previousId: previous.segmentId };
 }
 
 /** Whether a segment before `next` was cut away when `next` was begun, or is compacted into it. */
