@@ -29,7 +29,10 @@ export async function compare(
   return { ringwal: medianOf(ours), raw: medianOf(theirs), ratio };
 }
 
-/** A short run first, for the optimising compiler; the contender is closed in the end. */
+/** For the optimising compiler, which has two threads to look at on our side: after a second both sides have settled. */
+const WARM_UP_SECONDS = 0.7;
+
+/** A short run first; the contender is closed in the end. */
 export async function measure(
   contender: Contender,
   work: Work,
@@ -37,7 +40,7 @@ export async function measure(
   signal?: AbortSignal,
 ): Promise<Measurement & { allRecords: number }> {
   try {
-    const warmUp = await load(contender, work, seconds / 5, signal);
+    const warmUp = await load(contender, work, Math.max(seconds / 5, Math.min(seconds, WARM_UP_SECONDS)), signal);
     const measured = await load(contender, work, seconds, signal);
     return { ...measured, allRecords: warmUp.records + measured.records };
   } finally {
