@@ -77,7 +77,7 @@ async function compare(
     const ratio = median(mine.map((round, i) => round.megabytesPerSecond / plain[i].megabytesPerSecond));
     const smaller = median(mine.map((round) => round.smaller));
     const cells = [
-      name.padEnd(20),
+      name.padEnd(22),
       `${speed.toFixed(0)} MB/s`.padStart(10),
       `${ratio.toFixed(2)} of plain`.padStart(14),
     ];
@@ -97,6 +97,7 @@ if (options.file !== undefined) {
   await compare(`${lines.length} lines, ${inFlight} in flight, disk`, lines, inFlight, {
     none: {},
     brotli: { compression: 'brotli' },
+    'brotli, in the pool': { compression: 'brotli', encoders: os.availableParallelism() },
     deflate: { compression: 'deflate' },
     ...(isAvailable(3) && { zstd: { compression: 'zstd' as const } }),
     'brotli, encrypted': { compression: 'brotli', encryptionKey: randomBytes(32) },
@@ -109,5 +110,6 @@ for (const [size, inFlight] of [
   await compare(`records of ${size} bytes, ${inFlight} in flight, disk`, [randomBytes(size)], inFlight, {
     none: {},
     encrypted: { encryptionKey: randomBytes(32) },
+    'encrypted, in the pool': { encryptionKey: randomBytes(32), encoders: os.availableParallelism() },
   });
 }

@@ -5,7 +5,7 @@ import { discardTemporary, rewriteRun, swapIn } from '../src/compaction/rewrite.
 import { crc32 } from '../src/format/checksum.js';
 import { checkValueOf, headerKeyOf, makeRingKey, type RingKey, SALT_BYTES } from '../src/format/encryption.js';
 import { Field, FRAME_HEADER_BYTES, FrameType, writeEncoderFields } from '../src/format/frame.js';
-import { encodePayload, type FrameKey } from '../src/format/frame-payload.js';
+import { encodePayload, type FrameKey, putPieces } from '../src/format/frame-payload.js';
 import { align8 } from '../src/format/integers.js';
 import { KeyRing } from '../src/format/key-ring.js';
 import { RecordKind, type WalRecord } from '../src/format/record.js';
@@ -277,13 +277,13 @@ function publish(
   const payload = ring.data.subarray(FRAME_HEADER_BYTES, FRAME_HEADER_BYTES + raw);
   const encoded = encodePayload(ring.data.subarray(0, FRAME_HEADER_BYTES), payload, codec, key);
   if (encoded !== undefined) {
-    ring.data.set(encoded.stored, FRAME_HEADER_BYTES);
+    putPieces(ring.data, FRAME_HEADER_BYTES, encoded.pieces);
     ring.view.setUint8(Field.codec, encoded.codec);
     ring.view.setUint8(Field.encryption, encoded.encryption);
-    ring.view.setUint32(Field.storedBytes, encoded.stored.byteLength, true);
+    ring.view.setUint32(Field.storedBytes, encoded.storedBytes, true);
   }
   ring.view.setUint32(Field.payloadCrc, encoded?.crc ?? crc32(payload), true);
-  const end = FRAME_HEADER_BYTES + (encoded?.stored.byteLength ?? raw);
+  const end = FRAME_HEADER_BYTES + (encoded?.storedBytes ?? raw);
   ring.data.fill(0, end, align8(end));
   const at = ring.descriptor(number);
   ring.descriptors[at + Descriptor.offset] = 0;

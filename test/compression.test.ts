@@ -33,10 +33,15 @@ function filesOf(directory: string): string[] {
   return segmentFiles(directory).map((name) => path.join(directory, name));
 }
 
-for (const compression of CODECS) {
-  t.test(`${compression}: every kind of record comes back byte for byte, and takes less room`, async (t) => {
+// With encoders asked for, the pool compresses; without, it depends on the machine.
+const WAYS: OpenOptions[] = CODECS.flatMap((compression) => [{ compression }, { compression, encoders: 2 }]);
+
+for (const { compression = 'none', encoders } of WAYS) {
+  const by = encoders === undefined ? '' : ', by the pool';
+  t.test(`${compression}${by}: every kind of record comes back byte for byte, and takes less room`, async (t) => {
     const directory = temporaryDirectory(t);
-    const wal = await openLog(t, { compression, ringBytes: 4 * 1024 * 1024 }, directory);
+    const options = { compression, ringBytes: 4 * 1024 * 1024, ...(encoders && { encoders }) };
+    const wal = await openLog(t, options, directory);
     const expected: [string, string, string][] = [];
     const all: Promise<unknown>[] = [];
     for (const i of numbers(1, 2000)) {
@@ -262,8 +267,44 @@ t.test('a codec of a later version is said to be one', async (t) => {
   await failsWith(t, 'ERR_WAL_VERSION', collect(wal.read()));
 });
 
+for (const encryptionKey of [undefined, randomBytes(32)]) {
+  const encoding = encryptionKey === undefined ? 'compressed' : 'compressed and encrypted';
+  t.test(`the largest batch that a ring takes goes through it ${encoding}, wherever the ring stands`, async (t) => {
+    const options: OpenOptions = {
+      compression: 'brotli',
+      ringBytes: 64 * 1024,
+      encoders: 1,
+      ...(encryptionKey && { encryptionKey }),
+    };
+    const wal = await openLog(t, options);
+    const value = randomBytes(8000);
+    let largest = 0;
+    for (let count = 1; largest === 0; count++) {
+      const batch = numbers(1, count).map(() => value);
+      await wal.appendMany(batch).catch((error) => {
+        t.equal(error.code, 'ERR_WAL_RECORD_TOO_LARGE');
+        largest = count - 1;
+      });
+    }
+    t.ok(largest * value.length > 20_000, `${largest} records`);
+    for (const i of numbers(1, 20)) {
+      const batch = numbers(1, largest).map(() => value);
+      const [, { first }] = await Promise.all([
+        wal.append(randomBytes(i * 371)),
+        wal.appendMany(batch),
+        wal.append('x'),
+      ]);
+      t.same(
+        (await collect(wal.read({ from: first, to: first + largest - 1 }))).map(({ payload }) => value.equals(payload)),
+        numbers(1, largest).map(() => true),
+      );
+    }
+  });
+}
+
 t.test('a small ring, small frames and large batches, compressed', async (t) => {
-  const wal = await openLog(t, { compression: 'brotli', ringBytes: 64 * 1024, frameBytes: 4096, segmentBytes: 65536 });
+  const small = { ringBytes: 64 * 1024, frameBytes: 4096, segmentBytes: 65536 };
+  const wal = await openLog(t, { compression: 'brotli', encoders: 1, ...small });
   const all = numbers(1, 3000).map((i) => wal.append(line(i), { durability: i % 3 === 0 ? 'memory' : 'disk' }));
   await Promise.all(all);
   await wal.appendMany(numbers(1, 200).map(line));

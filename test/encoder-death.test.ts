@@ -3,7 +3,7 @@ import './fixtures/faults.js';
 
 import { createHash, randomBytes } from 'node:crypto';
 import t from 'tap';
-import { encodeFrame, type PoolEncoding, scratchBytes } from '../src/coordinator/encode-frame.js';
+import { encodeFrame } from '../src/coordinator/encode-frame.js';
 import { crc32 } from '../src/format/checksum.js';
 import { Codec } from '../src/format/codec.js';
 import { headerKeyOf, makeRingKey, subkeyOf, writeHeaderTag } from '../src/format/encryption.js';
@@ -86,20 +86,22 @@ function ringWithFrame(records: Buffer[], encrypted: boolean) {
 }
 
 /** What the frame in the ring would be read as, once the actor has finished it. */
-function decoded({ data, view }: Ring): Uint8Array {
-  const salt = { low: view.getUint32(Field.salt, true), high: view.getUint32(Field.salt + 4, true) };
+function decoded({ data, view, descriptors }: Ring): Uint8Array {
+  const at = descriptors[Descriptor.offset];
+  const bytes = data.subarray(at);
+  const salt = { low: view.getUint32(at + Field.salt, true), high: view.getUint32(at + Field.salt + 4, true) };
   const headerKey = headerKeyOf(KEY, LOG_ID);
-  const storedBytes = view.getUint32(Field.storedBytes, true);
-  if (data[Field.encryption] !== 0) {
-    const tag = writeHeaderTag(headerKey, data, storedBytes);
-    view.setUint32(Field.payloadCrc, crc32(tag, view.getUint32(Field.payloadCrc, true)), true);
+  const storedBytes = view.getUint32(at + Field.storedBytes, true);
+  if (bytes[Field.encryption] !== 0) {
+    const tag = writeHeaderTag(headerKey, bytes, storedBytes);
+    view.setUint32(at + Field.payloadCrc, crc32(tag, view.getUint32(at + Field.payloadCrc, true)), true);
   }
-  checksumHeader(view, data, 0);
-  const header = readFrameHeader(view, data, 0, salt) as FrameHeader;
-  const payload = data.subarray(FRAME_HEADER_BYTES, FRAME_HEADER_BYTES + storedBytes);
+  checksumHeader(view, data, at);
+  const header = readFrameHeader(view, data, at, salt) as FrameHeader;
+  const payload = bytes.subarray(FRAME_HEADER_BYTES, FRAME_HEADER_BYTES + storedBytes);
   if (crc32(payload) !== header.payloadCrc) throw new Error('The checksum does not hold.');
   const keys = { find: () => ({ headerKey, known: true, subkey: (salt: Uint8Array) => subkeyOf(KEY, salt) }) };
-  return decodePayload(header, data, FRAME_HEADER_BYTES, keys, {});
+  return decodePayload(header, data, at + FRAME_HEADER_BYTES, keys, {});
 }
 
 const WORKS = {
@@ -119,11 +121,10 @@ for (const [name, { records, encrypted }] of Object.entries(WORKS)) {
       for (let second = 0, diedAgain = true; diedAgain; second++) {
         diedAgain = false;
         const { ring, how, raw } = ringWithFrame(records, encrypted);
-        const scratch = new SharedArrayBuffer(scratchBytes(ring, 0));
         const attempt = (left: number): boolean => {
           const mortal = new MortalRing(ring.memory);
           mortal.left = left;
-          const encoding = { ...how()!, scratch } satisfies PoolEncoding;
+          const encoding = how()!;
           if (left === Number.POSITIVE_INFINITY) counters.add(encoding.key?.counter);
           try {
             encodeFrame(mortal, control, 0, encoding);
@@ -137,25 +138,25 @@ for (const [name, { records, encrypted }] of Object.entries(WORKS)) {
         if (died) diedAgain = attempt(second);
         if (diedAgain) attempt(Number.POSITIVE_INFINITY);
         if (ring.state(0) !== FrameState.Ready) t.fail(`${first}, ${second}: the frame is not ready`);
-        const bytes = ring.descriptors[Descriptor.bytes];
-        const padding = ring.data.subarray(FRAME_HEADER_BYTES + ring.view.getUint32(Field.storedBytes, true), bytes);
+        const { [Descriptor.offset]: start, [Descriptor.bytes]: bytes } = ring.descriptors;
+        const end = start + FRAME_HEADER_BYTES + ring.view.getUint32(start + Field.storedBytes, true);
+        const padding = ring.data.subarray(end, start + bytes);
         if (padding.some((byte) => byte !== 0)) t.fail(`${first}, ${second}: it does not end in zeros`);
         if (!raw.equals(decoded(ring))) t.fail(`${first}, ${second}: it is not what was appended`);
         points++;
       }
     }
-    t.ok(points > 10, `${points} ways to die`);
+    t.ok(points > 5, `${points} ways to die`);
     if (encrypted) t.same([...counters], [2], 'each attempt has its own nonce');
   });
 }
 
 t.test('the encoder of a frame that is Ready, or taken, touches nothing', async (t) => {
   const { ring, how } = ringWithFrame(WORKS.both.records, true);
-  const scratch = new SharedArrayBuffer(scratchBytes(ring, 0));
   for (const state of [FrameState.Ready, FrameState.Taken, FrameState.Free]) {
     ring.setState(0, state);
     const before = createHash('sha256').update(new Uint8Array(ring.memory)).digest('hex');
-    encodeFrame(ring, new Control(), 0, { ...how()!, scratch });
+    encodeFrame(ring, new Control(), 0, how());
     t.equal(createHash('sha256').update(new Uint8Array(ring.memory)).digest('hex'), before);
   }
 });

@@ -30,7 +30,7 @@ import { NodeStorage } from '../storage/node-storage.js';
 import { ActorLink } from './actor-link.js';
 import { type CommitEvent, Commits } from './commits.js';
 import { type CompactionReport, type CompactOptions, Compactor } from './compactor.js';
-import { POOL_ENCRYPT_BYTES, POOL_FRAME_BYTES } from './encode-frame.js';
+import { CROWDED_POOL_FRAME_BYTES, POOL_ENCRYPT_BYTES, POOL_FRAME_BYTES } from './encode-frame.js';
 import { DirectoryLock } from './lock.js';
 import type { ActorReady, TaskEncryption } from './messages.js';
 import type { ResolvedOptions } from './options.js';
@@ -543,9 +543,11 @@ function actorKey({ id, checkValue, headerKey }: WritingKey): ActorKey {
 /** A frame that is to be compressed is worth waiting for: the larger, the smaller it gets. */
 const COMPRESSED_PUBLISH_BYTES = 64 * 1024;
 
-function howToEncode({ codec, keySource }: ResolvedOptions) {
-  if (codec !== Codec.None) return { codec, encodeBytes: COMPRESS_BYTES, publishBytes: COMPRESSED_PUBLISH_BYTES };
-  return { codec, encodeBytes: keySource === undefined ? POOL_FRAME_BYTES : POOL_ENCRYPT_BYTES };
+function howToEncode({ codec, keySource, poolPays }: ResolvedOptions) {
+  if (codec === Codec.None && keySource === undefined) return { codec, encodeBytes: POOL_FRAME_BYTES };
+  const most = codec === Codec.None ? POOL_ENCRYPT_BYTES : COMPRESS_BYTES;
+  const encodeBytes = poolPays ? most : CROWDED_POOL_FRAME_BYTES;
+  return codec === Codec.None ? { codec, encodeBytes } : { codec, encodeBytes, publishBytes: COMPRESSED_PUBLISH_BYTES };
 }
 
 /** What compaction replaced by a record above the cut would be missing below it. */

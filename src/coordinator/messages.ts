@@ -3,12 +3,12 @@ import type { PlainError } from '../errors.js';
 import type { ActorKey, NumberedKey } from '../format/key-ring.js';
 import type { EncryptionState, LogState, Positions } from '../format/state.js';
 import type { TransactionNote } from '../format/transaction.js';
+import type { FrameEncoding } from '../producer/encode-in-ring.js';
 import type { RecoveryMode, RecoveryReport } from '../recovery/recover.js';
 import type { SurveyProgress as RecoveryProgress } from '../recovery/survey.js';
 import type { Spare } from '../segments/prepare.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
 import type { SyncMethod } from '../storage/node-storage.js';
-import type { PoolEncoding } from './encode-frame.js';
 
 /** What the opening thread and the I/O actor say to each other. Records never travel this way. */
 
@@ -74,7 +74,7 @@ export interface EncodeTask {
   ring: SharedArrayBuffer;
   control: SharedArrayBuffer;
   frame: number;
-  encoding: PoolEncoding | undefined;
+  encoding: FrameEncoding | undefined;
 }
 
 export type MaintenanceTask =

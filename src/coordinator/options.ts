@@ -22,7 +22,11 @@ export interface OpenOptions {
   maxTransactionBytes?: number;
   /** Target size of one frame in bytes. @default 256 KiB */
   frameBytes?: number;
-  /** Threads of the Piscina pool that encodes large frames. @default by the machine: cores - 1, at least 1, at most 4 */
+  /**
+   * Threads of the Piscina pool that checksums, compresses and encrypts large frames of the opening thread. Without it, a
+   * machine of two processors or less leaves to the pool only what is very large: there the appending thread is quicker
+   * by itself. @default by the machine: cores - 1, at least 1, at most 4
+   */
   encoders?: number;
   /**
    * How records are compressed, frame by frame, when it pays: 'brotli', 'deflate', and 'zstd' where Node.js has it (22.15).
@@ -66,6 +70,8 @@ export interface ResolvedOptions
   extends Required<Omit<OpenOptions, 'signal' | 'durability' | 'compression' | 'encryptionKey' | 'onProgress'>> {
   level: number;
   codec: number;
+  /** Whether the pool has a processor for itself, or the caller wants it used. */
+  poolPays: boolean;
   keySource: KeyFunction | undefined;
   signal: AbortSignal | undefined;
   onProgress: OpenOptions['onProgress'];
@@ -114,6 +120,7 @@ export function resolveOptions(options: OpenOptions): ResolvedOptions {
   return {
     level: checkLevel(options.durability ?? 'disk'),
     codec: codecOf(options.compression ?? 'none'),
+    poolPays: options.encoders !== undefined || availableParallelism() > 2,
     keySource: keySourceOf(options.encryptionKey),
     segmentBytes: size(options.segmentBytes ?? 64 * MIB, 'segmentBytes', 64 * KIB, 4096 * MIB),
     ringBytes,

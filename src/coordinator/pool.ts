@@ -4,18 +4,13 @@ import { fromPlainError, WalError } from '../errors.js';
 import type { FrameEncoding } from '../producer/encode-in-ring.js';
 import type { Control } from '../ring/control.js';
 import { FrameState, type Ring } from '../ring/ring.js';
-import { encodeFrame, type PoolEncoding, scratchBytes } from './encode-frame.js';
+import { encodeFrame } from './encode-frame.js';
 import type { CompactionTask, EncodeTask, MaintenanceTask, TaskResult } from './messages.js';
 
 const ENCODER = new URL('../../workers/encoder.js', import.meta.url).href;
 const MAINTENANCE = new URL('../../workers/maintenance.js', import.meta.url).href;
 /** Threads end after this long without work. */
 const IDLE_MS = 5000;
-/** Scratch memory is made at least this large, so that the next frame can use it too. */
-const SCRATCH_BYTES = 320 * 1024;
-/** And is kept up to this size. */
-const MOST_SCRATCH_BYTES = 2 * 1024 * 1024;
-
 /** Asked anew for each attempt: no two of them may encrypt with the same number. */
 type HowToEncode = () => FrameEncoding | undefined;
 /** How often a task is handed to a thread. One that dies takes its task with it. */
@@ -29,8 +24,6 @@ export class Pool {
   readonly #pool: Piscina;
   readonly #frames: PQueue;
   readonly #slow = new PQueue({ concurrency: 1 });
-  /** Memory that encoded payloads lie in on their way to their place, as many as were ever in work at once. */
-  readonly #scratch: SharedArrayBuffer[] = [];
   /** Of the tasks that the pool has, queued or running. */
   readonly #tasks = new Set<AbortController>();
 
@@ -49,25 +42,13 @@ export class Pool {
    */
   encode(ring: Ring, control: Control, frame: number, how: HowToEncode = () => undefined): Promise<void> {
     return this.#frames.add(async () => {
-      const scratch = this.#takeScratch(scratchBytes(ring, frame));
-      const nextTry = (): PoolEncoding | undefined => {
-        const encoding = how();
-        return encoding && { ...encoding, scratch };
-      };
-      const done = () => ![FrameState.Encoding, FrameState.Storing].includes(ring.state(frame) as 1);
+      const done = () => ring.state(frame) !== FrameState.Encoding;
       for (let attempt = 0; attempt < ATTEMPTS && !done(); attempt++) {
-        const task: EncodeTask = { ring: ring.memory, control: control.memory, frame, encoding: nextTry() };
+        const task: EncodeTask = { ring: ring.memory, control: control.memory, frame, encoding: how() };
         await this.#run(ENCODER, task).catch(() => undefined);
       }
-      if (!done()) encodeFrame(ring, control, frame, nextTry());
-      if (scratch.byteLength <= MOST_SCRATCH_BYTES) this.#scratch.push(scratch);
+      if (!done()) encodeFrame(ring, control, frame, how());
     }) as Promise<void>;
-  }
-
-  #takeScratch(bytes: number): SharedArrayBuffer {
-    const found = this.#scratch.findIndex((scratch) => scratch.byteLength >= bytes);
-    if (found >= 0) return this.#scratch.splice(found, 1)[0];
-    return new SharedArrayBuffer(Math.max(bytes, SCRATCH_BYTES));
   }
 
   /** Slow work, one at a time and in order: a task for the pool, or work that uses {@link maintain} itself. */

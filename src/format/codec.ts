@@ -31,7 +31,7 @@ export function compress(codec: number, raw: Uint8Array): Buffer {
   switch (codec) {
     case Codec.Brotli: {
       const { BROTLI_PARAM_QUALITY, BROTLI_PARAM_SIZE_HINT } = zlib.constants;
-      const params = { [BROTLI_PARAM_QUALITY]: 1, [BROTLI_PARAM_SIZE_HINT]: raw.byteLength };
+      const params = { [BROTLI_PARAM_QUALITY]: 0, [BROTLI_PARAM_SIZE_HINT]: raw.byteLength };
       return zlib.brotliCompressSync(raw, { params });
     }
     case Codec.Deflate:

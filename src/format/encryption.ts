@@ -57,22 +57,26 @@ function derive(key: Uint8Array, salt: Uint8Array, purpose: string): Uint8Array 
 
 /**
  * Encrypts a payload. `header`: the frame's header, with the encoder's half filled in for the payload as it will be
- * stored. Leaves the header tag to the sequencer. The same counter must never be given twice with one ring key.
+ * stored. The header tag, which ends the stored payload, is left to the sequencer. The same counter must never be given
+ * twice with one ring key. Returns what the payload begins with, in pieces: they are copied to their place once.
  */
-export function encrypt(header: Uint8Array, plain: Uint8Array, { keyId, salt, subkey }: RingKey, counter: number) {
+export function encrypt(
+  header: Uint8Array,
+  plain: Uint8Array,
+  { keyId, salt, subkey }: RingKey,
+  counter: number,
+): { envelope: Uint8Array; ciphertext: Uint8Array; payloadTag: Uint8Array } {
   const nonce = nonceOf(counter);
   const cipher = createCipheriv('aes-256-gcm', subkey, nonce, { authTagLength: TAG_BYTES });
   cipher.setAAD(encoderHalf(header));
-  const stored = Buffer.allocUnsafe(plain.byteLength + ENCRYPTION_BYTES);
-  stored.writeUInt32LE(keyId, 0);
-  stored.set(salt, 4);
-  stored.set(nonce.subarray(4), 4 + SALT_BYTES);
+  const envelope = Buffer.alloc(ENVELOPE_BYTES);
+  envelope.writeUInt32LE(keyId, 0);
+  envelope.set(salt, 4);
+  envelope.set(nonce.subarray(4), 4 + SALT_BYTES);
   // GCM is a stream: what goes in comes out, byte for byte, and `final` adds nothing.
-  stored.set(cipher.update(plain), ENVELOPE_BYTES);
+  const ciphertext = cipher.update(plain);
   cipher.final();
-  stored.set(cipher.getAuthTag(), ENVELOPE_BYTES + plain.byteLength);
-  stored.fill(0, stored.byteLength - TAG_BYTES);
-  return stored;
+  return { envelope, ciphertext, payloadTag: cipher.getAuthTag() };
 }
 
 /** Key id and salt of an encrypted payload; undefined when it is too short to be one. */

@@ -1,6 +1,7 @@
 import { corrupt, type DamagePlace, WalError } from '../errors.js';
 import { crc32 } from './checksum.js';
 import { CODEC_NAMES, Codec, compress, decompress, isAvailable } from './codec.js';
+import { copyInto } from './copy.js';
 import {
   decrypt,
   ENCRYPTION_AES_256_GCM,
@@ -35,8 +36,10 @@ const LEAST_SAVING = 1 / 16;
 export interface EncodedPayload {
   codec: number;
   encryption: number;
-  /** As it is to lie in the file, in memory of its own. */
-  stored: Uint8Array;
+  /** As it is to lie in the file: the pieces one behind the other, none of them empty, each in memory of its own. */
+  pieces: readonly Uint8Array[];
+  /** Of all pieces together. */
+  storedBytes: number;
   /** Of what is stored; of an encrypted payload, without the header tag that ends it. */
   crc: number;
 }
@@ -58,11 +61,21 @@ export function encodePayload(
 ): EncodedPayload | undefined {
   const compressed = codec === Codec.None ? undefined : compressIfItPays(codec, raw);
   if (key === undefined) {
-    return compressed && { codec, encryption: 0, stored: compressed, crc: crc32(compressed) };
+    if (compressed === undefined) return undefined;
+    return {
+      codec,
+      encryption: 0,
+      pieces: [compressed],
+      storedBytes: compressed.byteLength,
+      crc: crc32(compressed),
+    };
   }
-  const encoded = { codec: compressed === undefined ? Codec.None : codec, encryption: ENCRYPTION_AES_256_GCM };
-  const stored = encryptFor(header, compressed ?? raw, encoded, key);
-  return { ...encoded, stored, crc: crc32(stored.subarray(0, stored.byteLength - HEADER_TAG_BYTES)) };
+  return encryptFor(header, compressed ?? raw, compressed === undefined ? Codec.None : codec, key);
+}
+
+/** Puts the pieces of a payload in their place. */
+export function putPieces(target: Uint8Array, at: number, pieces: readonly Uint8Array[]): void {
+  for (const piece of pieces) at = copyInto(target, at, piece);
 }
 
 function compressIfItPays(codec: number, raw: Uint8Array): Uint8Array | undefined {
@@ -71,18 +84,20 @@ function compressIfItPays(codec: number, raw: Uint8Array): Uint8Array | undefine
   return compressed.byteLength <= raw.byteLength * (1 - LEAST_SAVING) ? compressed : undefined;
 }
 
-function encryptFor(
-  header: Uint8Array,
-  plain: Uint8Array,
-  { codec, encryption }: { codec: number; encryption: number },
-  key: FrameKey,
-): Uint8Array {
+function encryptFor(header: Uint8Array, plain: Uint8Array, codec: number, key: FrameKey): EncodedPayload {
+  const encryption = ENCRYPTION_AES_256_GCM;
+  const storedBytes = plain.byteLength + ENCRYPTION_BYTES;
   const ahead = new Uint8Array(header.subarray(0, FRAME_HEADER_BYTES));
   ahead[Field.codec] = codec;
   ahead[Field.encryption] = encryption;
-  new DataView(ahead.buffer).setUint32(Field.storedBytes, plain.byteLength + ENCRYPTION_BYTES, true);
-  return encrypt(ahead, plain, key, key.counter);
+  new DataView(ahead.buffer).setUint32(Field.storedBytes, storedBytes, true);
+  const { envelope, ciphertext, payloadTag } = encrypt(ahead, plain, key, key.counter);
+  const crc = crc32(payloadTag, crc32(ciphertext, crc32(envelope)));
+  return { codec, encryption, pieces: [envelope, ciphertext, payloadTag, NO_HEADER_TAG], storedBytes, crc };
 }
+
+/** What lies in the place of the header tag until the sequencer writes it. */
+const NO_HEADER_TAG = new Uint8Array(HEADER_TAG_BYTES);
 
 /**
  * As `writeSequencerFields`, for an encrypted frame: its header tag needs these fields, and its payload's checksum the tag.

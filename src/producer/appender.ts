@@ -83,7 +83,7 @@ export class Appender {
   readonly #stage: Stage;
   readonly #line = new WaitingLine<Waiting>();
   readonly #poller: Poller;
-  /** The most a batch may take: with an empty ring, half of it lies in one piece wherever the head stands. */
+  /** The most a batch may take: an empty ring holds it in one piece, and what the pool makes of it. */
   readonly #maxFrameBytes: number;
   readonly #codec: number;
   readonly #publishBytes: number;
@@ -92,6 +92,8 @@ export class Appender {
   #encrypted = 0;
   /** What encryption adds to a frame. */
   readonly #overhead: number;
+  /** Whether the pool encodes large frames: it needs room for what it makes of one, which keeps its records meanwhile. */
+  readonly #poolEncodes: boolean;
 
   // The frame that is open, if `#open`: its place in the ring, and how far it may be filled.
   #open = false;
@@ -136,6 +138,7 @@ export class Appender {
     this.#publishBytes = publishBytes;
     this.#key = key;
     this.#overhead = key === undefined ? 0 : ENCRYPTION_BYTES;
+    this.#poolEncodes = host.encode !== undefined && (key !== undefined || codec !== Codec.None);
     this.#maxFrameBytes = Math.floor(ring.dataBytes / 2);
     this.#pending = Array.from({ length: DESCRIPTORS }, () => new PendingFrame());
     this.#stage = new Stage(ring.data);
@@ -250,21 +253,23 @@ export class Appender {
     const storedBytes = this.#stage.cursor - payloadAt;
     this.#stage.finish();
     const bytes = this.#stage.cursor - start;
-    const reserved = align8(FRAME_HEADER_BYTES + storedBytes + this.#overhead);
     writeEncoderFields(ring.view, start, this.#type, storedBytes, storedBytes, this.#records);
     const frame = this.#published++;
     const at = ring.descriptor(frame);
     ring.descriptors[at + Descriptor.offset] = start;
+    ring.descriptors[at + Descriptor.raw] = start;
     ring.descriptors[at + Descriptor.bytes] = bytes;
     const pool = bytes >= this.#options.encodeBytes && this.#host.encode !== undefined;
-    const encoded = !pool && this.#encodes(storedBytes) && this.#encodeHere(frame);
+    const encodes = this.#encodes(storedBytes);
+    const encoded = !pool && encodes && this.#encodeHere(frame);
     const here = !pool && !encoded && bytes >= OWN_CRC_BYTES;
     if (here) {
       const payload = ring.data.subarray(payloadAt, payloadAt + storedBytes);
       ring.view.setUint32(start + Field.payloadCrc, crc32(payload), true);
     }
     ring.descriptors[at + Descriptor.flags] = pool || here || encoded ? this.#flags : this.#flags | FrameFlag.NeedsCrc;
-    this.#head += reserved;
+    const most = align8(FRAME_HEADER_BYTES + storedBytes + this.#overhead);
+    this.#head += pool && encodes ? bytes + most : most;
     const pending = this.#pendingOf(frame);
     pending.end = this.#head;
     pending.publishedAt = performance.now();
@@ -295,7 +300,7 @@ export class Appender {
   /** In this thread: nobody else sees the frame before it is published. Returns false when it is best left as it is. */
   #encodeHere(frame: number): boolean {
     const encoded = encodeRecords(this.ring, frame, this.#how()!);
-    if (encoded !== undefined) storeEncoded(this.ring, frame, encoded);
+    if (encoded !== undefined) storeEncoded(this.ring, frame, this.#frameStart, encoded);
     return encoded !== undefined;
   }
 
@@ -428,7 +433,11 @@ export class Appender {
     return this.#beginFrame(least);
   }
 
-  #beginFrame(bytes: number): boolean {
+  /** `least`: what it has to hold at once. */
+  #beginFrame(least: number): boolean {
+    const most = Math.max(least, this.#options.frameBytes);
+    const copies = this.#poolEncodes && most >= this.#options.encodeBytes ? 2 : 1;
+    const bytes = copies * least;
     if (this.#published - this.#retired >= DESCRIPTORS) return false;
     const { dataBytes } = this.ring;
     let start = this.#head % dataBytes;
@@ -441,11 +450,11 @@ export class Appender {
     }
     const free = dataBytes - (this.#head - this.#tail);
     if (free < bytes) return false;
-    const room = Math.min(free, dataBytes - start, Math.max(bytes, this.#options.frameBytes));
+    const room = Math.min(free, dataBytes - start, copies * most);
     this.#open = true;
     this.#frameStart = start;
     this.#stage.begin(start + FRAME_HEADER_BYTES);
-    this.#limit = start + room - this.#overhead - 8;
+    this.#limit = start + Math.floor(room / copies) - this.#overhead - 8;
     this.#records = 0;
     this.#flags = 0;
     this.#type = FrameType.Records;

@@ -1,3 +1,4 @@
+import { copyInto } from '../format/copy.js';
 import { varintBytes, writeVarint } from '../format/integers.js';
 import { RECORD_OVERHEAD_BYTES, RecordKind, writeRecordPrefix } from '../format/record.js';
 import type { Bytes } from '../types.js';
@@ -41,15 +42,8 @@ export function copyEntry({ kind, key, value }: Entry): Entry {
   return { kind, key: copyBytes(key), value: copyBytes(value) };
 }
 
-/** From here on `fill`, which is one memcpy, beats `set`, which goes byte by byte where shared memory is not aligned. */
-const FILL_BYTES = 4096;
-
 function writeBytes(target: Buffer, at: number, value: Bytes): number {
-  if (typeof value === 'string') return at + target.write(value, at, 'utf8');
-  const end = at + value.length;
-  if (value.length >= FILL_BYTES) target.fill(value, at, end);
-  else target.set(value, at);
-  return end;
+  return typeof value === 'string' ? at + target.write(value, at, 'utf8') : copyInto(target, at, value);
 }
 
 /** Records that recovery takes whole or not at all. */

@@ -1,3 +1,5 @@
+import { copyInto } from '../format/copy.js';
+
 /** Stays in the nearest cache, and is large enough that copying it on costs next to nothing for each record. */
 export const STAGE_BYTES = 16 * 1024;
 
@@ -54,11 +56,7 @@ export class Stage {
       this.bytes.set(bytes, this.used);
       this.used += bytes.length;
     } else {
-      this.bypass((ring, at) => {
-        // One memcpy; see writeBytes in records.ts.
-        ring.fill(bytes, at, at + bytes.length);
-        return at + bytes.length;
-      });
+      this.bypass((ring, at) => copyInto(ring, at, bytes));
     }
   }
 

@@ -9,9 +9,9 @@
  * Who writes what, and when:
  *  - the producer fills a free descriptor and its frame, then stores the state Encoding or Ready. From then on it leaves
  *    both alone until the counters below say that the frame went through;
- *  - the encoder (a pool thread) owns a frame in state Encoding, and stores Ready when it is done. Before it puts
- *    anything in the place of the records it stores Storing: from there on the encoded payload lies in shared memory of its
- *    own too, and whoever finds the frame in that state puts it in its place once more (see `coordinator/encode-frame.ts`);
+ *  - the encoder (a pool thread) owns a frame in state Encoding, and stores Ready when it is done. What it makes of the
+ *    records goes behind them, where the producer left room for it; the records stay as they are, so that whoever
+ *    comes after an encoder that died can begin anew;
  *  - the actor owns a frame in state Ready, from taking it until it advances `written`. It fills the sequencer's half of
  *    the header, and LSN and outcome in the descriptor, before it advances `sequenced`;
  *  - `sequenced`, `written` and `synced` count frames; the actor alone writes them, in ring order. `written` gives the data
@@ -34,12 +34,13 @@ export const RingSlot = {
 
 export const RingPhase = { Open: 0, Closing: 1, Dropped: 2 } as const;
 
-export const FrameState = { Free: 0, Encoding: 1, Ready: 2, Taken: 3, Storing: 4 } as const;
+export const FrameState = { Free: 0, Encoding: 1, Ready: 2, Taken: 3 } as const;
 
 export const Descriptor = {
   state: 0,
+  /** Where the frame lies as it is to be written. */
   offset: 1,
-  /** Bytes of the frame in the file, padding included. An encoder that makes it smaller says so here. */
+  /** Bytes of the frame in the file, padding included. */
   bytes: 2,
   /** {@link FrameFlag} bits. */
   flags: 3,
@@ -47,6 +48,8 @@ export const Descriptor = {
   lsnHigh: 5,
   /** {@link FrameOutcome}, written by the actor. */
   outcome: 6,
+  /** Where it lies as the producer made it. An encoder's work is elsewhere, and `offset` and `bytes` then tell where. */
+  raw: 7,
 } as const;
 
 export const FrameFlag = {

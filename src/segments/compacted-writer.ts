@@ -12,7 +12,7 @@ import {
   writeEncoderFields,
   writeSequencerFields,
 } from '../format/frame.js';
-import { encodePayload, type PayloadKeys, writeEncryptedFields } from '../format/frame-payload.js';
+import { encodePayload, type PayloadKeys, putPieces, writeEncryptedFields } from '../format/frame-payload.js';
 import { addToIndex, encodeSeal, type IndexEntry } from '../format/seal.js';
 import { encodeSegmentHeader, type SegmentHeader } from '../format/segment-header.js';
 import { SPARSE_OVERHEAD_BYTES, writeSparsePrefix } from '../format/sparse.js';
@@ -222,15 +222,15 @@ export class CompactedWriter {
     const header = new Uint8Array(FRAME_HEADER_BYTES);
     writeEncoderFields(new DataView(header.buffer), 0, type, raw.byteLength, raw.byteLength, lsns);
     const key = this.#encryption && { ...this.#encryption.ringKey, counter: this.#counter++ };
-    const plain = () => ({ codec: Codec.None, encryption: 0, stored: raw, crc: crc32(raw) });
-    const { stored, encryption, codec: used, crc } = encodePayload(header, raw, codec, key) ?? plain();
-    const frame = new Uint8Array(frameBytes(stored.byteLength));
+    const encoded = encodePayload(header, raw, codec, key);
+    const storedBytes = encoded?.storedBytes ?? raw.byteLength;
+    const frame = new Uint8Array(frameBytes(storedBytes));
     const view = new DataView(frame.buffer);
-    writeEncoderFields(view, 0, type, stored.byteLength, raw.byteLength, lsns);
-    view.setUint8(Field.codec, used);
-    view.setUint8(Field.encryption, encryption);
-    view.setUint32(Field.payloadCrc, crc, true);
-    frame.set(stored, FRAME_HEADER_BYTES);
+    writeEncoderFields(view, 0, type, storedBytes, raw.byteLength, lsns);
+    view.setUint8(Field.codec, encoded?.codec ?? Codec.None);
+    view.setUint8(Field.encryption, encoded?.encryption ?? 0);
+    view.setUint32(Field.payloadCrc, encoded?.crc ?? crc32(raw), true);
+    putPieces(frame, FRAME_HEADER_BYTES, encoded?.pieces ?? [raw]);
     this.#append(frame, lsns);
   }
 
