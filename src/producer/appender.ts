@@ -170,20 +170,32 @@ export class Appender {
     return this.#waitInLine(copyEntry(entry), level, resolve, reject);
   }
 
-  /** As `append` of an opaque record. */
-  appendBytes(payload: Uint8Array, level: number, resolve: Resolve, reject: Reject): void {
+  /** As `append`, of which nobody wants to take it out of the line again. */
+  appendOne(entry: Entry, level: number): Promise<number> {
+    const bytes = bodyBytes(entry);
+    if (bytes > this.#options.maxRecordBytes) return Promise.reject(tooLarge(bytes, this.#options.maxRecordBytes));
+    if (this.#line.length === 0 && this.#ensureFrame(bytes + RECORD_OVERHEAD_BYTES)) {
+      const appended = this.#expect(level).wait(this.#records);
+      this.#write(entry, bytes);
+      return appended;
+    }
+    return new Promise((resolve, reject) => this.#waitInLine(copyEntry(entry), level, resolve, reject));
+  }
+
+  /** As `appendOne` of an opaque record. */
+  appendBytes(payload: Uint8Array, level: number): Promise<number> {
     const bytes = payload.length;
     const stage = this.#stage;
     if (stage.used + bytes > this.#room || bytes > this.#options.maxRecordBytes) {
-      this.append({ kind: RecordKind.Data, key: undefined, value: payload }, level, resolve, reject);
-      return;
+      return this.appendOne({ kind: RecordKind.Data, key: undefined, value: payload }, level);
     }
-    this.#await(level, resolve, reject);
+    const appended = this.#expect(level).wait(this.#records);
     const at = writeRecordPrefix(stage.bytes, stage.used, RecordKind.Data, bytes);
     stage.bytes.set(payload, at);
     stage.used = at + bytes;
     this.#records++;
     this.#afterWrite();
+    return appended;
   }
 
   /** Appends records that recovery takes whole or not at all: all in one frame. `resolve` gets the LSN of the first. */
@@ -337,12 +349,16 @@ export class Appender {
 
   #tryAppend(entry: Entry, body: number, level: number, resolve: Resolve, reject: Reject): boolean {
     if (!this.#ensureFrame(body + RECORD_OVERHEAD_BYTES)) return false;
-    this.#await(level, resolve, reject);
+    this.#expect(level).add(resolve, reject, this.#records);
+    this.#write(entry, body);
+    return true;
+  }
+
+  #write(entry: Entry, body: number): void {
     writeEntry(this.#stage, entry, body);
     this.#records++;
     this.#makeRoom();
     this.#afterWrite();
-    return true;
   }
 
   #tryAppendGroup(batch: RecordBatch, level: number, resolve: Resolve, reject: Reject): boolean {
@@ -353,7 +369,7 @@ export class Appender {
     }
     if (batch.frameType !== undefined) this.publish();
     if (!this.#ensureFrame(batch.bytes)) return false;
-    this.#await(level, resolve, reject);
+    this.#expect(level).add(resolve, reject, this.#records);
     batch.write(this.#stage);
     this.#records += batch.count;
     if (batch.frameType !== undefined) {
@@ -366,11 +382,12 @@ export class Appender {
     return true;
   }
 
-  #await(level: number, resolve: Resolve, reject: Reject): void {
-    this.#waiters[level].add(resolve, reject, this.#records);
+  /** One more waits for the open frame; the list is for telling it. */
+  #expect(level: number): WaiterList {
     this.#flags |= FrameFlag.WantsMemory << level;
     this.#unsettled++;
     this.#openWaiters++;
+    return this.#waiters[level];
   }
 
   #makeRoom(): void {

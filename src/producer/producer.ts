@@ -17,21 +17,12 @@ import {
   isBytes,
 } from './arguments.js';
 import { onAbort } from './on-abort.js';
-import type { Reject, Resolve } from './pending-frame.js';
 import { type Entry, EntryBatch, PayloadBatch, type RecordBatch } from './records.js';
 
 /** The LSNs of a batch. An empty batch writes nothing; its `last` is then `first - 1`. */
 export interface LsnRange {
   first: Lsn;
   last: Lsn;
-}
-
-// An executor without a closure: it leaves the promise's functions here, and they are picked up at once.
-let resolveNew: Resolve;
-let rejectNew: Reject;
-function executor(resolve: Resolve, reject: Reject): void {
-  resolveNew = resolve;
-  rejectNew = reject;
 }
 
 /** Checks what callers hand in, and turns it into records for the thread's appender. */
@@ -55,9 +46,7 @@ export class RecordWriter {
   append(payload: Bytes, options?: AppendOptions): Promise<Lsn> {
     // The way of millions a second, without an object for the record. Whatever is unusual takes the other.
     if (options === undefined && payload instanceof Uint8Array && this.#isOpen) {
-      const promise = new Promise<Lsn>(executor);
-      this.#appender.appendBytes(payload, this.#defaultLevel, resolveNew, rejectNew);
-      return promise;
+      return this.#appender.appendBytes(payload, this.#defaultLevel);
     }
     return this.#one(RecordKind.Data, undefined, payload, 'The payload', options);
   }
@@ -130,9 +119,7 @@ export class RecordWriter {
     } catch (error) {
       return Promise.reject(error);
     }
-    const promise = new Promise<Lsn>(executor);
-    this.#appender.append({ kind, key, value }, level, resolveNew, rejectNew);
-    return promise;
+    return this.#appender.appendOne({ kind, key, value }, level);
   }
 
   #group(collect: () => RecordBatch, options: AppendOptions | undefined): Promise<LsnRange> {
