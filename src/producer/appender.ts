@@ -50,7 +50,10 @@ export interface AppenderHost {
  * A frame of this size is published though the tick is not over, so that the actor starts while the producer is still
  * appending, if {@link Pace} finds that it pays.
  */
-export const PUBLISH_BYTES = 16 * 1024;
+export const PUBLISH_BYTES = 32 * 1024;
+
+/** If it does not pay yet, it may with so much more in the frame. */
+const CUT_AGAIN_BYTES = 4 * 1024;
 
 /**
  * Frames of this size and more are checksummed by the thread that made them: few and large, they cost it little and the
@@ -99,6 +102,8 @@ export class Appender {
   #open = false;
   #frameStart = 0;
   #limit = 0;
+  /** From here on it may be published though the tick is not over. */
+  #publishAt = 0;
   /** How far the stage may be filled by a record that needs no new frame and need not wait in line. */
   #room = NO_ROOM;
   /** Who waits for the open frame, by level. */
@@ -405,7 +410,9 @@ export class Appender {
       process.nextTick(this.#flush);
     }
     this.#tickRecords++;
-    if (this.#stage.cursor - this.#frameStart >= this.#publishBytes && this.#cuts()) this.publish();
+    if (this.#stage.cursor < this.#publishAt) return;
+    if (this.#cuts()) this.publish();
+    else this.#publishAt = this.#stage.cursor + CUT_AGAIN_BYTES;
   }
 
   readonly #flush = (): void => {
@@ -471,6 +478,7 @@ export class Appender {
     this.#open = true;
     this.#frameStart = start;
     this.#stage.begin(start + FRAME_HEADER_BYTES);
+    this.#publishAt = start + this.#publishBytes;
     this.#limit = start + Math.floor(room / copies) - this.#overhead - 8;
     this.#records = 0;
     this.#flags = 0;
