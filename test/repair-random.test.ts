@@ -1,6 +1,6 @@
 import t from 'tap';
 import { Level } from '../src/format/levels.js';
-import { SegmentFlag } from '../src/format/segment-header.js';
+import { SEGMENT_HEADER_UNIT, SegmentFlag } from '../src/format/segment-header.js';
 import { filesOf } from '../src/reader/storage-files.js';
 import { verifyFiles } from '../src/reader/verify.js';
 import { salvageLog } from '../src/recovery/salvage.js';
@@ -111,11 +111,13 @@ function cutsOf(disk: SimulatedDisk, frames: FrameAt[]): Cut[] {
     .map((name) => ({ name, first: frames.find((frame) => frame.name === name) }));
 }
 
-/** That something was cut off is known from the header and the first frame, and from nothing else. */
+/** That something was cut off is known from both halves of the header and the first frame, and from nothing else. */
 function hidesCut({ name, first }: Cut, holes: Hole[]): boolean {
   const here = holes.filter((hole) => hole.name === name);
-  const { from: start, to: end } = first ?? { from: 4096, to: 0 };
-  const headHit = here.some(({ from }) => from < start);
+  const { from: start, to: end } = first ?? { from: SEGMENT_HEADER_UNIT, to: 0 };
+  const headHit = [0, SEGMENT_HEADER_UNIT / 2].every((half) =>
+    here.some(({ from, to }) => from < half + SEGMENT_HEADER_UNIT / 2 && to > half),
+  );
   return headHit && (first === undefined || here.some(({ from, to }) => from < end && to > start));
 }
 
