@@ -1,7 +1,7 @@
 import t, { type Test } from 'tap';
 import { FRAME_HEADER_BYTES, FrameType } from '../src/format/frame.js';
 import { Level } from '../src/format/levels.js';
-import { SEGMENT_HEADER_UNIT } from '../src/format/segment-header.js';
+import { SEGMENT_HEADER_UNIT, SegmentFlag } from '../src/format/segment-header.js';
 import { filesOf } from '../src/reader/storage-files.js';
 import { verifyFiles } from '../src/reader/verify.js';
 import { settleRepair } from '../src/recovery/apply-repair.js';
@@ -269,6 +269,31 @@ async function dirtyLog(): Promise<Log & { places: Hole[] }> {
   }
   return { ...made, places };
 }
+
+t.test(
+  'Loud: damage before the seal of a recovery is damage, and no torn tail that the next segment makes one of',
+  async (t) => {
+    const log = new SimulatedLog();
+    const { disk, sequencer } = log;
+    append(log, 2);
+    sequencer.rotate();
+    append(log, 2);
+    sequencer.updateState((state) => ({ ...state, checkpoint: 4 }));
+    sequencer.cleanup();
+    disk.crash();
+    SimulatedLog.reopen(disk, 'process');
+    const name = segments(disk).at(-1)!;
+    const { offsets } = framesOf(disk, name);
+    t.match(withFile(disk, name, readHeader), { flags: SegmentFlag.Growing });
+    // The second of the three states.
+    disk.flip(name, offsets.at(-3)! + 200, 1);
+    const { verdict, damage } = await verifyFiles(filesOf(disk));
+    t.match([verdict, damage], ['corrupt', [{ segment: name, offset: offsets.at(-3) }]]);
+    t.match(await repairStorage(disk), { verdict: 'repaired', kept: 4, lost: [] });
+    append(SimulatedLog.reopen(disk, 'power'), 2);
+    t.equal((await verifyFiles(filesOf(disk))).verdict, 'clean');
+  },
+);
 
 /** Where a zero stands behind the payload of a frame. */
 function paddingIn(disk: SimulatedDisk, name: string): number {
