@@ -11,7 +11,7 @@ import { retireSegments } from '../src/segments/retire.js';
 import { Window, walkFrames } from '../src/segments/walk.js';
 import { repairStorage } from '../src/upkeep/repair-log.js';
 import { Random } from './simulation/random.js';
-import { readAll } from './simulation/reading.js';
+import { loseHeader, readAll } from './simulation/reading.js';
 import { idOf } from './simulation/records.js';
 import { SimulatedDisk } from './simulation/simulated-disk.js';
 import { SEGMENT_BYTES, SimulatedLog } from './simulation/simulated-log.js';
@@ -127,9 +127,19 @@ interface Hole {
   to: number;
 }
 
-/** Writes over a few bytes, or many, of one to three segments; returns the places. */
+/** Writes over a few bytes, or many, of one to three segments, and over both halves of a header now and then; returns the places. */
 function damage(disk: SimulatedDisk, random: Random): Hole[] {
   const names = disk.list().filter((name) => name.endsWith('.wal'));
+  const headless = names[random.below(names.length * 3)];
+  if (headless !== undefined) {
+    loseHeader(disk, headless);
+    const at = [60, SEGMENT_HEADER_UNIT / 2 + 60];
+    return [...at.map((from) => ({ name: headless, from, to: from + 1 })), ...holesIn(disk, random, names)];
+  }
+  return holesIn(disk, random, names);
+}
+
+function holesIn(disk: SimulatedDisk, random: Random, names: string[]): Hole[] {
   return Array.from({ length: 1 + random.below(3) }, () => {
     const name = random.oneIn(2) ? names[names.length - 1] : names[random.below(names.length)];
     const file = disk.open(name, 'write');

@@ -12,15 +12,16 @@ import type { ReadableFile } from './files.js';
  */
 export async function readIndex(file: ReadableFile, { header, next }: CatalogEntry): Promise<IndexEntry[] | undefined> {
   if (next === undefined) return undefined;
-  return readSealAt(file, header, statedEnd(header, next)?.endOffset ?? (await file.size()));
+  const seal = await readSealAt(file, header, statedEnd(header, next)?.endOffset ?? (await file.size()));
+  return seal && decodeSeal(seal).index;
 }
 
-/** The index in the seal that ends at `end`, if one does that holds. */
+/** The payload of the seal that ends at `end`, if one does that holds by its checksum. */
 export async function readSealAt(
   file: ReadableFile,
   header: Pick<SegmentHeader, 'headerBytes' | 'salt'>,
   end: number,
-): Promise<IndexEntry[] | undefined> {
+): Promise<Uint8Array | undefined> {
   if (end < header.headerBytes + FRAME_HEADER_BYTES + SEAL_FOOTER_BYTES) return undefined;
   const footer = new Uint8Array(SEAL_FOOTER_BYTES);
   if ((await file.read(footer, end - SEAL_FOOTER_BYTES)) < SEAL_FOOTER_BYTES) return undefined;
@@ -33,7 +34,7 @@ export async function readSealAt(
   if (frame?.type !== FrameType.Seal || offset + frameBytes(frame.storedBytes) !== end) return undefined;
   const payload = new Uint8Array(frame.storedBytes);
   await file.read(payload, offset + FRAME_HEADER_BYTES);
-  return crc32(payload) === frame.payloadCrc ? decodeSeal(payload).index : undefined;
+  return crc32(payload) === frame.payloadCrc ? payload : undefined;
 }
 
 /** The last entry for which `isBefore` holds; the entries are in order. */

@@ -144,7 +144,7 @@ function cutBehind(
   const torn = last && info && tornOf(storage, info);
   const state = stateAt(surveys, lastLsn, low);
   // Where the damaged segment begins is known: what earlier ones hold from there on was cut away before.
-  const known = Math.max(0, ...(cutLsn > 0 ? behind : surveys).map((survey) => nextLsnOf(survey) ?? 0)) - 1;
+  const known = Math.max(0, ...(cutLsn > 0 ? behind : surveys).map(nextLsnOf)) - 1;
   const firstLsn = Math.max(segments[0]?.firstLsn ?? 1, 1);
   const leftOut = kept.reduce((sum, { runs }) => sum + (runs.at(0)?.leftOut ?? 0), 0);
   const records = Math.max(0, lastLsn - firstLsn + 1 - leftOut);

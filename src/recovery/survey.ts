@@ -138,10 +138,12 @@ export function* surveyLog(storage: Storage, keys?: PayloadKeys): Generator<Surv
 
 /** Runs a generator to its end without a break. */
 export function finish<P, T>(steps: Generator<P, T, undefined>, onStep?: (progress: P) => void): T {
-  for (let step = steps.next(); ; step = steps.next()) {
-    if (step.done) return step.value;
+  let step = steps.next();
+  while (!step.done) {
     onStep?.(step.value);
+    step = steps.next();
   }
+  return step.value;
 }
 
 /** The segments that are part of the log or may be, without what a later cut made void. */
@@ -240,7 +242,7 @@ class Surveyor {
     const { head, next, fileBytes } = survey;
     this.#window = new Window(file);
     this.#limit = Math.min(fileBytes, statedEnd(head, next)?.endOffset ?? fileBytes);
-    this.#expected = head?.firstLsn ?? nextLsnOf(before) ?? 1;
+    this.#expected = head?.firstLsn ?? (before === undefined ? 1 : nextLsnOf(before));
     this.#state = survey.headState ?? newestStateOf(before);
   }
 
@@ -410,8 +412,7 @@ function viewOf(bytes: Uint8Array): DataView {
 }
 
 /** Where the LSNs go on behind a segment. */
-export function nextLsnOf(survey: Survey | undefined): Lsn | undefined {
-  if (survey === undefined) return undefined;
+export function nextLsnOf(survey: Survey): Lsn {
   return survey.next === undefined ? survey.knownLsn : survey.next.previous.lastLsn + 1;
 }
 

@@ -76,9 +76,15 @@ export function isHit({ name, from, to, copyAt = from }: Part, holes: readonly H
   );
 }
 
-/** Chooses one to three places, anywhere in the segments. */
+/** Chooses one to three places, anywhere in the segments, and now and then two that take a header with both its halves. */
 export function chooseHoles(disk: SimulatedDisk, random: Random): Hole[] {
   const names = segmentNames(disk);
+  if (random.oneIn(6)) {
+    const name = random.pick(names);
+    const half = withFile(disk, name, readHeader).headerBytes / 2;
+    const from = random.below(128);
+    return [from, half + from].map((at) => ({ name, from: at, to: at + random.between(1, 500) }));
+  }
   return Array.from({ length: random.oneIn(2) ? 1 : random.between(2, 3) }, () => {
     const name = random.oneIn(2) ? names[names.length - 1] : random.pick(names);
     const size = withFile(disk, name, (file) => file.size());
