@@ -105,3 +105,7 @@ export function invalidArgument(message: string): WalError {
 export function corrupt(message: string, place: DamagePlace): WalError {
   return new WalError('ERR_WAL_CORRUPT', message, place);
 }
+
+export function isCorrupt(error: unknown): boolean {
+  return error instanceof WalError && error.code === 'ERR_WAL_CORRUPT';
+}

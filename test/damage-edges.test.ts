@@ -9,7 +9,7 @@ import { finish } from '../src/recovery/survey.js';
 import { leftSpare, prepareSpare } from '../src/segments/prepare.js';
 import { repairStorage } from '../src/upkeep/repair-log.js';
 import { Random } from './simulation/random.js';
-import { framesOf } from './simulation/reading.js';
+import { framesOf, loseHeader } from './simulation/reading.js';
 import { SimulatedDisk } from './simulation/simulated-disk.js';
 import { during, SEGMENT_BYTES, SimulatedLog } from './simulation/simulated-log.js';
 
@@ -76,7 +76,7 @@ t.test('what point-in-time keeps of the state survives a crash before the next r
   disk.syncFolder();
   const { state } = log.sequencer;
   // The header of the only segment that knows of the clean-up.
-  disk.flip(segments(disk).at(-1)!, 60, 1);
+  loseHeader(disk, segments(disk).at(-1)!);
   disk.crash();
   const cut = SimulatedLog.reopen(disk, 'process', { mode: 'point-in-time' });
   const { end } = cut.recovered;
@@ -99,7 +99,7 @@ t.test('a log of which nothing is left after point-in-time does not begin at LSN
   disk.syncFolder();
   const { low } = log.sequencer.state;
   t.equal(segments(disk).length, 1);
-  disk.flip(segments(disk)[0], 60, 1);
+  loseHeader(disk, segments(disk)[0]);
   disk.crash();
   SimulatedLog.reopen(disk, 'process', { mode: 'point-in-time' });
   disk.crash();
@@ -224,7 +224,7 @@ t.test('point-in-time before a cut whose header is damaged keeps nothing of what
   log.clock++;
   log.append(Level.Disk, 2);
   log.sequencer.step();
-  disk.flip(segments(disk).at(-1)!, 60, 1);
+  loseHeader(disk, segments(disk).at(-1)!);
   disk.crash();
   const cut = SimulatedLog.reopen(disk, 'process', { mode: 'point-in-time' });
   t.equal(cut.recovered.end.lastLsn, 3);

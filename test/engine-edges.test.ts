@@ -295,7 +295,7 @@ t.test('a group that a writer is in the middle of is no torn tail to a read-only
   const after = fs.readFileSync(file);
   // The first look finds half of the frame, the next one all of it.
   const half = Buffer.from(before);
-  after.copy(half, 0, 0, after.indexOf('RWLF', 4096 + 64) + 40);
+  after.copy(half, 0, 0, after.indexOf('RWLF', 8192 + 64) + 40);
   class Live extends NodeStorage {
     looks = 0;
     override list(folder?: string) {

@@ -5,7 +5,12 @@ import t from 'tap';
 import { crc32 } from '../src/format/checksum.js';
 import { Field, FrameType } from '../src/format/frame.js';
 import { Level } from '../src/format/levels.js';
-import { encodeSegmentHeader, type SegmentHeader } from '../src/format/segment-header.js';
+import {
+  encodeSegmentHeader,
+  repeatHeader,
+  SEGMENT_HEADER_UNIT,
+  type SegmentHeader,
+} from '../src/format/segment-header.js';
 import { decodePositions, decodeState, EMPTY_STATE } from '../src/format/state.js';
 import type { CatalogEntry } from '../src/reader/catalog.js';
 import { readIndex } from '../src/reader/index-lookup.js';
@@ -36,6 +41,7 @@ function bytesOf(log: RealLog, name: string): Buffer {
 
 function sealHeader(block: Buffer): void {
   block.writeUInt32LE(crc32(block.subarray(0, 124)), 124);
+  repeatHeader(block.subarray(0, SEGMENT_HEADER_UNIT));
 }
 
 t.test('a file that cannot be a segment of this log is none of it, or damage', async (t) => {
@@ -129,17 +135,17 @@ t.test('a seal is not given the memory that a footer without a checksum asks for
     state: EMPTY_STATE,
   };
   bytes.set(encodeSegmentHeader(header).bytes);
-  bytes.fill(0xaa, 4096);
-  bytes.writeBigUInt64LE(4096n, bytes.byteLength - 16);
+  bytes.fill(0xaa, 8192);
+  bytes.writeBigUInt64LE(8192n, bytes.byteLength - 16);
   bytes.write('SEAL', bytes.byteLength - 8);
   const disk = new MemoryDisk(new Map([[SEGMENT_1, bytes]]));
   const files = filesOf(disk);
   const file = await files.open(SEGMENT_1);
-  const entry = { header: { ...header, headerBytes: 4096 }, next: { previous: { endOffset: bytes.byteLength } } };
+  const entry = { header: { ...header, headerBytes: 8192 }, next: { previous: { endOffset: bytes.byteLength } } };
   const index = await largestAllocation(() => readIndex(file, entry as unknown as CatalogEntry));
   t.equal(index.result, undefined, 'there is no index');
   t.ok(index.largest <= 4096, `and no more than ${index.largest} bytes were asked for`);
-  for (const endOffset of [0, 15, 4096, 4175]) {
+  for (const endOffset of [0, 15, 8192, 8271]) {
     const early = { ...entry, next: { previous: { endOffset } } } as unknown as CatalogEntry;
     t.equal(await readIndex(file, early), undefined, `nor one that ends at byte ${endOffset}`);
   }
@@ -156,12 +162,12 @@ t.test('a log that would come to LSNs which a number cannot hold is not opened',
     salt: { low: 1, high: 2 },
     firstLsn,
     createdAt: 0,
-    segmentBytes: 8192,
+    segmentBytes: 16384,
     previous: { segmentId: 0, lastLsn: firstLsn - 1, endOffset: 0, headerCrc: 0 },
     flags: 0,
     state: { ...EMPTY_STATE, low: firstLsn },
   });
-  const disk = new MemoryDisk(new Map([[SEGMENT_1, Buffer.concat([bytes, Buffer.alloc(4096)])]]));
+  const disk = new MemoryDisk(new Map([[SEGMENT_1, Buffer.concat([bytes, Buffer.alloc(8192)])]]));
   const error = await failsWith(t, 'ERR_WAL_CORRUPT', () => inspectLog(disk, 'tolerate-torn-tail'));
   t.match(error.message, /no log comes to/);
   await failsWith(t, 'ERR_WAL_CORRUPT', () => finish(inspectPointInTime(disk)));

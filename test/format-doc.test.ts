@@ -72,16 +72,16 @@ const frames = framesOf(shown, header);
 
 t.test('the segment of the document decodes to what the document says of it', async (t) => {
   t.equal(text(header.logId), 'sixteen letters.');
-  t.match(header, { segmentId: 1, firstLsn: 1, createdAt: 1_700_000_000_001, segmentBytes: 65536, headerBytes: 4096 });
+  t.match(header, { segmentId: 1, firstLsn: 1, createdAt: 1_700_000_000_001, segmentBytes: 65536, headerBytes: 8192 });
   t.match(header, { flags: 0, previous: { segmentId: 0, lastLsn: 0, endOffset: 0, headerCrc: 0 } });
   t.same(header.state, { checkpoint: 0, low: 1, subscriptions: {} });
   t.same(
     frames.map(({ at, header: { type, firstLsn, records, durableLsn } }) => [at, type, firstLsn, records, durableLsn]),
     [
-      [4096, FrameType.Records, 1, 2, 0],
-      [4176, FrameType.Records, 3, 1, 2],
-      [4248, FrameType.State, 4, 0, 3],
-      [4360, FrameType.Seal, 4, 0, 3],
+      [8192, FrameType.Records, 1, 2, 0],
+      [8272, FrameType.Records, 3, 1, 2],
+      [8344, FrameType.State, 4, 0, 3],
+      [8456, FrameType.Seal, 4, 0, 3],
     ],
   );
   const records: WalRecord[] = [];
@@ -98,12 +98,12 @@ t.test('the segment of the document decodes to what the document says of it', as
     ],
   );
   t.equal(decodeState(frames[2].payload).checkpoint, 2);
-  t.same(decodeSeal(frames[3].payload).index, [{ offset: 4096, firstLsn: 1, timestamp: 1_700_000_000_001 }]);
+  t.same(decodeSeal(frames[3].payload).index, [{ offset: 8192, firstLsn: 1, timestamp: 1_700_000_000_001 }]);
   t.equal(readSealFooter(shown.subarray(-16), shown.byteLength), frames[3].at);
 });
 
 t.test('each part of it encodes to the same bytes again', async (t) => {
-  t.same(Buffer.from(encodeSegmentHeader(header).bytes), shown.subarray(0, 4096));
+  t.same(Buffer.from(encodeSegmentHeader(header).bytes), shown.subarray(0, 8192));
   let previousCrc = header.headerCrc;
   for (const frame of frames) {
     const built = encodeAgain(frame, previousCrc);

@@ -10,7 +10,7 @@ import { readHeader, withFile } from '../src/segments/read-segment.js';
 import { failure } from './helpers.js';
 import { byLsn } from './hostile/logs.js';
 import { Random } from './simulation/random.js';
-import { framesOf, readAll } from './simulation/reading.js';
+import { framesOf, loseHeader, readAll } from './simulation/reading.js';
 import { SimulatedDisk } from './simulation/simulated-disk.js';
 import { during, SimulatedLog } from './simulation/simulated-log.js';
 
@@ -36,7 +36,7 @@ async function damagedLog(): Promise<{ disk: SimulatedDisk; low: number; kept: M
   log.sequencer.close();
   const { low } = log.sequencer.state;
   const kept = byLsn((await readAll(disk, low, 12)).filter(({ lsn }) => lsn <= 12));
-  disk.flip('0000000000000003.wal', 30, 1);
+  loseHeader(disk, '0000000000000003.wal');
   return { disk, low, kept };
 }
 
@@ -78,7 +78,7 @@ t.test(
 
 t.test('the last LSN outlives a log of which point-in-time found nothing to keep', async (t) => {
   const { disk, low } = await damagedLog();
-  disk.flip('0000000000000002.wal', 30, 1);
+  loseHeader(disk, '0000000000000002.wal');
   const recovered = finish(inspectPointInTime(disk));
   endLastSegment(disk, recovered, 1_700_000_000_000);
   disk.restart('power');
@@ -102,7 +102,8 @@ t.test(
       for (const name of disk.list()) if (!original.includes(name)) disk.remove(name);
       disk.syncFolder();
       // Without its header nothing of the first segment stays, without its first frame an empty one.
-      disk.flip(original[0], header ? 30 : framesOf(disk, original[0]).offsets[0] + 70, 1);
+      if (header) loseHeader(disk, original[0]);
+      else disk.flip(original[0], framesOf(disk, original[0]).offsets[0] + 70, 1);
       return disk;
     };
     const open = (disk: SimulatedDisk) => endLastSegment(disk, finish(inspectPointInTime(disk)), 1_700_000_000_000);

@@ -55,12 +55,12 @@ t.test('damage that stays is reported to a reader beside a writer, too', async (
   for (let i = 0; i < 3; i++) await log.append('record');
   const name = fs.readdirSync(directory).find((file) => file.endsWith('.wal'))!;
   const file = fs.openSync(path.join(directory, name), 'r+');
-  fs.writeSync(file, 'X', 4096 + 70);
+  fs.writeSync(file, 'X', 8192 + 70);
   fs.closeSync(file);
   await t.rejects(WriteAheadLog.open(directory, { readOnly: true }), {
     code: 'ERR_WAL_CORRUPT',
     segment: name,
-    offset: 4096,
+    offset: 8192,
     lsn: 1,
   });
 });

@@ -231,7 +231,7 @@ function takeBlocksAway(t: Test, file: string, image: string): boolean {
   for (const [, logical, , physical, , blocks] of map.matchAll(
     /^ *\d+: +(\d+)\.\. *(\d+): +(\d+)\.\. *(\d+): +(\d+)/gm,
   )) {
-    const skip = Number(logical) === 0 ? 1 : 0;
+    const skip = Number(logical) === 0 ? 2 : 0;
     const [offset, length] = [Number(physical) + skip, Number(blocks) - skip].map((block) => String(block * 4096));
     if (length !== '0') execFileSync('fallocate', ['-p', '-o', offset, '-l', length, image]);
   }

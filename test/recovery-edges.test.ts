@@ -50,6 +50,12 @@ t.test('what a repair cannot make whole it refuses, and leaves as it is', async 
   const cases: [string, Map<string, Uint8Array>, RegExp][] = [
     ['a segment that names one before the one before it', withHeaderField(2, 80, 1n), /do not follow/],
     ['a log that says it has no beginning', missing(withHeaderField(1, 80, 0n)), /starts too late/],
+    ['a segment that ends behind its seal', withHeaderField(1, 96, 1n << 20n), /a seal in the middle of it/],
+    [
+      'a segment that is missing and larger than any',
+      missing(withHeaderField(1, 96, 1n << 40n)),
+      /which no segment has/,
+    ],
     ['a segment that is missing and ended within its header', missing(withHeaderField(1, 96, 100n)), /end at byte 100/],
   ];
   for (const [what, image, why] of cases) {

@@ -122,7 +122,7 @@ t.test('point-in-time before a damaged or missing segment', async (t) => {
     const directory = await threeSegments(t);
     const second = path.join(directory, '0000000000000002.wal');
     if (how === 'header')
-      fs.writeFileSync(second, Buffer.concat([Buffer.alloc(128), fs.readFileSync(second).subarray(128)]));
+      fs.writeFileSync(second, Buffer.concat([Buffer.alloc(8192), fs.readFileSync(second).subarray(8192)]));
     if (how === 'missing') fs.rmSync(second);
     if (how === 'first') fs.truncateSync(path.join(directory, '0000000000000001.wal'), 100);
     if (how === 'short') fs.truncateSync(second, 4096);

@@ -1,6 +1,6 @@
 import t from 'tap';
 import { Level } from '../src/format/levels.js';
-import { SegmentFlag } from '../src/format/segment-header.js';
+import { SEGMENT_HEADER_UNIT, SegmentFlag } from '../src/format/segment-header.js';
 import { filesOf } from '../src/reader/storage-files.js';
 import { verifyFiles } from '../src/reader/verify.js';
 import { salvageLog } from '../src/recovery/salvage.js';
@@ -11,7 +11,7 @@ import { retireSegments } from '../src/segments/retire.js';
 import { Window, walkFrames } from '../src/segments/walk.js';
 import { repairStorage } from '../src/upkeep/repair-log.js';
 import { Random } from './simulation/random.js';
-import { readAll } from './simulation/reading.js';
+import { loseHeader, readAll } from './simulation/reading.js';
 import { idOf } from './simulation/records.js';
 import { SimulatedDisk } from './simulation/simulated-disk.js';
 import { SEGMENT_BYTES, SimulatedLog } from './simulation/simulated-log.js';
@@ -111,11 +111,13 @@ function cutsOf(disk: SimulatedDisk, frames: FrameAt[]): Cut[] {
     .map((name) => ({ name, first: frames.find((frame) => frame.name === name) }));
 }
 
-/** That something was cut off is known from the header and the first frame, and from nothing else. */
+/** That something was cut off is known from both halves of the header and the first frame, and from nothing else. */
 function hidesCut({ name, first }: Cut, holes: Hole[]): boolean {
   const here = holes.filter((hole) => hole.name === name);
-  const { from: start, to: end } = first ?? { from: 4096, to: 0 };
-  const headHit = here.some(({ from }) => from < start);
+  const { from: start, to: end } = first ?? { from: SEGMENT_HEADER_UNIT, to: 0 };
+  const headHit = [0, SEGMENT_HEADER_UNIT / 2].every((half) =>
+    here.some(({ from, to }) => from < half + SEGMENT_HEADER_UNIT / 2 && to > half),
+  );
   return headHit && (first === undefined || here.some(({ from, to }) => from < end && to > start));
 }
 
@@ -125,9 +127,19 @@ interface Hole {
   to: number;
 }
 
-/** Writes over a few bytes, or many, of one to three segments; returns the places. */
+/** Writes over a few bytes, or many, of one to three segments, and over both halves of a header now and then; returns the places. */
 function damage(disk: SimulatedDisk, random: Random): Hole[] {
   const names = disk.list().filter((name) => name.endsWith('.wal'));
+  const headless = names[random.below(names.length * 3)];
+  if (headless !== undefined) {
+    loseHeader(disk, headless);
+    const at = [60, SEGMENT_HEADER_UNIT / 2 + 60];
+    return [...at.map((from) => ({ name: headless, from, to: from + 1 })), ...holesIn(disk, random, names)];
+  }
+  return holesIn(disk, random, names);
+}
+
+function holesIn(disk: SimulatedDisk, random: Random, names: string[]): Hole[] {
   return Array.from({ length: 1 + random.below(3) }, () => {
     const name = random.oneIn(2) ? names[names.length - 1] : names[random.below(names.length)];
     const file = disk.open(name, 'write');

@@ -66,7 +66,7 @@ t.test('what is damaged is not copied to where a link in the place of quarantine
   fs.symlinkSync(elsewhere, path.join(directory, 'quarantine'));
   const segment = path.join(directory, segmentFiles(directory)[0]);
   const bytes = fs.readFileSync(segment);
-  bytes[4096 + 70] ^= 1;
+  bytes[8192 + 70] ^= 1;
   fs.writeFileSync(segment, bytes);
   await failsWith(t, 'ERR_WAL_FAILED', repairLog(directory));
   t.same(fs.readdirSync(elsewhere), [], 'nothing of the log is there');

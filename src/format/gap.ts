@@ -8,7 +8,7 @@ import {
   type Salt,
   writeSequencerFields,
 } from './frame.js';
-import { SEGMENT_PRELUDE_BYTES } from './segment-header.js';
+import { repeatHeader, SEGMENT_PRELUDE_BYTES } from './segment-header.js';
 
 /**
  * Gap frames take the place of frames that were lost, byte for byte: what follows them is not moved and not changed.
@@ -79,6 +79,7 @@ function gapFrame(gap: Gap, storedBytes: number): Uint8Array {
 /** Gives a segment header that is made anew the checksum that its first frame repeats. */
 export function giveHeaderChecksum(block: Uint8Array, wanted: number): void {
   giveChecksum(block, SEGMENT_PRELUDE_BYTES - 4, HEADER_RESERVED_AT, wanted);
+  repeatHeader(block);
 }
 
 /** Sets the four bytes at `free` so that the CRC of `bytes[0, crcAt)` is `wanted`, and stores it at `crcAt`. */

@@ -5,20 +5,23 @@ import { readU64, writeU64 } from './integers.js';
 import { decodeState, encodeState, type LogState } from './state.js';
 
 /**
- * The first block of every segment.
+ * The first block of every segment. It stands there twice, one half of the block behind the other, byte for byte the same: what
+ * it says (that something was cut off, how far the log was cleaned up) nobody else may say, and one damaged place must not
+ * take it. Of each half:
  *
  *   0          8         12       16            20              24      40          48    56
  *   |"RINGWAL\0"|version |bytes   |compat. bits |incompat. bits |log id |segment id |salt |first LSN|
  *   64         72             80          88              96              104           108   112
  *   |created ms|segment bytes |previous id|previous last LSN|previous end |previous CRC |flags|
  *   112         116       120      124        128
- *   |state bytes|state CRC|reserved|header CRC| state ... zeros up to a multiple of 4096
+ *   |state bytes|state CRC|reserved|header CRC| state ... zeros up to the middle of the block
  *
  * "previous end" and "previous CRC" are where the predecessor's frames end and the checksum of its last frame's
  * header. So a predecessor that lost its tail, or came back from the dead, is noticed without reading it.
  * Every later version keeps bytes 0 to 128 where they are, so that an old reader can tell "newer" from "damaged".
  */
-export const SEGMENT_HEADER_UNIT = 4096;
+/** The smallest block. A larger one is this size times a power of two, so that its second half is found without the first. */
+export const SEGMENT_HEADER_UNIT = 8192;
 export const SEGMENT_PRELUDE_BYTES = 128;
 export const FORMAT_VERSION = 1;
 const MAGIC = [0x52, 0x49, 0x4e, 0x47, 0x57, 0x41, 0x4c, 0x00];
@@ -29,7 +32,7 @@ const IncompatibleBit = {
 } as const;
 const KNOWN_INCOMPATIBLE_BITS = IncompatibleBit.Compacted;
 /** No header is larger. Whatever claims to be is a forgery, and no memory is set aside for it. */
-const MAX_HEADER_BYTES = 256 * 1024 * 1024;
+export const MAX_HEADER_BYTES = 256 * 1024 * 1024;
 
 /** Of the 64-bit numbers in it. */
 const FIRST_LSN_AT = 56;
@@ -104,12 +107,28 @@ export function encodeSegmentHeader(
   const headerCrc = crc32(bytes.subarray(0, 124));
   view.setUint32(124, headerCrc, true);
   bytes.set(state, SEGMENT_PRELUDE_BYTES);
+  repeatHeader(bytes);
   return { bytes, headerCrc };
+}
+
+/** Makes the second half of a header block what the first is. */
+export function repeatHeader(block: Uint8Array): void {
+  block.copyWithin(block.byteLength / 2, 0, block.byteLength / 2);
 }
 
 /** Bytes of a header block that carries `stateBytes` of state. */
 export function segmentHeaderBytes(stateBytes: number): number {
-  return Math.ceil((SEGMENT_PRELUDE_BYTES + stateBytes) / SEGMENT_HEADER_UNIT) * SEGMENT_HEADER_UNIT;
+  let bytes = SEGMENT_HEADER_UNIT;
+  while (bytes / 2 < SEGMENT_PRELUDE_BYTES + stateBytes) bytes *= 2;
+  return bytes;
+}
+
+/** The largest header block that has room before `offset`; 0 when none has. */
+export function headerBytesUpTo(offset: number): number {
+  if (offset < SEGMENT_HEADER_UNIT) return 0;
+  let bytes = SEGMENT_HEADER_UNIT;
+  while (bytes * 2 <= Math.min(offset, MAX_HEADER_BYTES)) bytes *= 2;
+  return bytes;
 }
 
 /** Reads a header through `read(target, position)`, which returns how many bytes it got. Three reads at the most. */
@@ -137,11 +156,20 @@ export function decodeHeaderState(name: string, prelude: SegmentPrelude, block: 
   const state = block.subarray(SEGMENT_PRELUDE_BYTES, end);
   if (crc32(state) !== stateCrc) throw damaged(name, 'has a header whose state does not match its checksum');
   // A loop: a log of many segments checks this for each of them when it is opened.
-  for (let i = end; i < header.headerBytes; i++) {
+  const half = header.headerBytes / 2;
+  for (let i = end; i < half; i++) {
     if (block[i] !== 0) throw damaged(name, 'has something behind its header where zeros belong');
   }
-  const { records, ...rest } = decodeState(state) as LogState & { records?: number };
-  return Number.isSafeInteger(records) ? { ...header, state: rest, records } : { ...header, state: rest };
+  if (Buffer.compare(block.subarray(0, half), block.subarray(half, header.headerBytes)) !== 0) {
+    throw damaged(name, 'has a header whose two copies are not the same');
+  }
+  return { ...header, ...decodeStateOf(state) };
+}
+
+/** The state as a segment header has it. */
+export function decodeStateOf(bytes: Uint8Array): Pick<SegmentHeader, 'state' | 'records'> {
+  const { records, ...state } = decodeState(bytes) as LogState & { records?: number };
+  return Number.isSafeInteger(records) ? { state, records } : { state };
 }
 
 /** The first 128 bytes. Nothing in them is used, and nothing allocated for it, before their checksum held. */
@@ -164,7 +192,7 @@ export function decodePrelude(name: string, block: Uint8Array): SegmentPrelude {
   if (headerBytes < segmentHeaderBytes(view.getUint32(112, true)))
     throw damaged(name, 'states a header size that is too small');
   if (headerBytes > MAX_HEADER_BYTES) throw damaged(name, 'states a header size that is too large');
-  if (headerBytes % SEGMENT_HEADER_UNIT !== 0) throw damaged(name, 'states a header size that cannot be');
+  if (headerBytesUpTo(headerBytes) !== headerBytes) throw damaged(name, 'states a header size that cannot be');
   for (const at of LARGE_NUMBERS_AT) {
     const least = at === FIRST_LSN_AT ? 1 : 0;
     if (!Number.isSafeInteger(readU64(view, at)) || readU64(view, at) < least)

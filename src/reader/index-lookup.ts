@@ -1,6 +1,7 @@
 import { crc32 } from '../format/checksum.js';
 import { FRAME_HEADER_BYTES, FrameType, frameBytes, readFrameHeader } from '../format/frame.js';
 import { decodeSeal, type IndexEntry, readSealFooter, SEAL_FOOTER_BYTES } from '../format/seal.js';
+import type { SegmentHeader } from '../format/segment-header.js';
 import { statedEnd } from '../segments/segment-end.js';
 import type { CatalogEntry } from './catalog.js';
 import type { ReadableFile } from './files.js';
@@ -11,7 +12,16 @@ import type { ReadableFile } from './files.js';
  */
 export async function readIndex(file: ReadableFile, { header, next }: CatalogEntry): Promise<IndexEntry[] | undefined> {
   if (next === undefined) return undefined;
-  const end = statedEnd(header, next)?.endOffset ?? (await file.size());
+  const seal = await readSealAt(file, header, statedEnd(header, next)?.endOffset ?? (await file.size()));
+  return seal && decodeSeal(seal).index;
+}
+
+/** The payload of the seal that ends at `end`, if one does that holds by its checksum. */
+export async function readSealAt(
+  file: ReadableFile,
+  header: Pick<SegmentHeader, 'headerBytes' | 'salt'>,
+  end: number,
+): Promise<Uint8Array | undefined> {
   if (end < header.headerBytes + FRAME_HEADER_BYTES + SEAL_FOOTER_BYTES) return undefined;
   const footer = new Uint8Array(SEAL_FOOTER_BYTES);
   if ((await file.read(footer, end - SEAL_FOOTER_BYTES)) < SEAL_FOOTER_BYTES) return undefined;
@@ -24,7 +34,7 @@ export async function readIndex(file: ReadableFile, { header, next }: CatalogEnt
   if (frame?.type !== FrameType.Seal || offset + frameBytes(frame.storedBytes) !== end) return undefined;
   const payload = new Uint8Array(frame.storedBytes);
   await file.read(payload, offset + FRAME_HEADER_BYTES);
-  return crc32(payload) === frame.payloadCrc ? decodeSeal(payload).index : undefined;
+  return crc32(payload) === frame.payloadCrc ? payload : undefined;
 }
 
 /** The last entry for which `isBefore` holds; the entries are in order. */

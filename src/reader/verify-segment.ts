@@ -27,6 +27,7 @@ import type { Lsn } from '../types.js';
 import type { ChunkMemory } from './chunks.js';
 import type { ReadableFile } from './files.js';
 import { FrameStream } from './frame-stream.js';
+import { readSealAt } from './index-lookup.js';
 import { findFrame, firstNonZero, isTornIn, searchRest } from './search.js';
 
 /** One place where a log is not what was written. */
@@ -314,7 +315,7 @@ export class SegmentVerifier {
     // No crash leaves a frame that holds by its checksums and is something else than what was written.
     if (await this.#isUnsoundHere()) return 'damaged';
     const rest = await searchRest(this.#file, this.#offset, this.#end, this.#expected.salt);
-    const lostSeal = await this.#isLostSeal();
+    const lostSeal = (await this.#isLostSeal()) || (await this.#isSealed());
     // Whatever was found by now, a living writer wrote behind this place; then there must be a frame here too.
     if (await this.#readOn()) return this.#seal === 'none' ? 'growing' : 'sound';
     if (header === undefined) return rest.laterFrame === undefined ? 'sound' : 'damaged';
@@ -331,6 +332,13 @@ export class SegmentVerifier {
     });
     this.#findings.torn = verdict === 'torn-tail';
     return verdict === 'corrupt' ? 'damaged' : 'sound';
+  }
+
+  /** Whether the file ends in a seal: by that alone it is opened, and what is before it was on disk when it was written. */
+  async #isSealed(): Promise<boolean> {
+    const { header } = this.#subject;
+    if (header === undefined || this.#end >= header.segmentBytes) return false;
+    return (await readSealAt(this.#file, header, this.#end)) !== undefined;
   }
 
   /**

@@ -12,14 +12,20 @@ const CHUNK_BYTES = 1024 * 1024;
  * that begins anew comes to the same end. Returns the names of what is in quarantine now.
  */
 export function applyRepair(storage: Storage, { segments, setAside: lost }: RepairPlan): string[] {
+  const quarantined = applyPatches(storage, segments);
+  for (const name of lost) quarantined.push(setAside(storage, name));
+  if (lost.length > 0) storage.syncFolder(QUARANTINE_FOLDER);
+  storage.syncFolder();
+  return quarantined;
+}
+
+/** The same for some segments. */
+export function applyPatches(storage: Storage, segments: readonly SegmentPatch[]): string[] {
   const quarantined: string[] = [];
   for (const segment of segments) {
     if (segment.create) create(storage, segment);
     else quarantined.push(...mend(storage, segment));
   }
-  for (const name of lost) quarantined.push(setAside(storage, name));
-  if (lost.length > 0) storage.syncFolder(QUARANTINE_FOLDER);
-  storage.syncFolder();
   return quarantined;
 }
 

@@ -6,12 +6,15 @@ export async function inSteps<P, T>(
   onStep?: (progress: P) => void,
   signal?: AbortSignal,
 ): Promise<T> {
-  for (let step = steps.next(); ; step = steps.next()) {
-    if (step.done) return step.value;
+  let step = steps.next();
+  while (!step.done) {
     onStep?.(step.value);
     await breathe();
-    if (!signal?.aborted) continue;
-    steps.return(undefined as T);
-    throw signal.reason;
+    if (signal?.aborted) {
+      steps.return(undefined as T);
+      throw signal.reason;
+    }
+    step = steps.next();
   }
+  return step.value;
 }

@@ -5,10 +5,11 @@ import { readContent, withFile } from '../segments/read-segment.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
 import type { Storage } from '../storage/storage.js';
 import type { Lsn } from '../types.js';
+import { hasStrayBytes, losslessPatches } from './lossless.js';
 import { PatchedStorage } from './patched-storage.js';
 import { lastByte } from './quarantine.js';
 import { checkLastLsn, highestId, inspectLog, type Recovered } from './recover.js';
-import { firstKept, isEndDamaged, lastLsnOf, lowOf, startOf } from './repair-plan.js';
+import { firstKept, isEndDamaged, lastLsnOf, lowOf, type SegmentPatch, startOf } from './repair-plan.js';
 import { newestStateOf, nextLsnOf, type Survey, type SurveyProgress, surveyLog, unreadableVoid } from './survey.js';
 
 /**
@@ -24,8 +25,13 @@ export function* inspectPointInTime(storage: Storage): Generator<SurveyProgress,
   const surveys = all.slice(from);
   const sound = countSound(storage, surveys, low);
   if (sound.whole === surveys.length) {
-    const rest = new PatchedStorage(storage, { segments: [], setAside: unreadable });
-    return { ...inspectLog(rest, 'tolerate-torn-tail'), setAside: unreadable };
+    const mended = mendable(storage, surveys);
+    const rest = inspectLog(
+      new PatchedStorage(storage, { segments: mended, setAside: unreadable }),
+      'tolerate-torn-tail',
+    );
+    const verdict = mended.length > 0 ? 'salvaged' : rest.report.verdict;
+    return { ...rest, mended, setAside: unreadable, report: { ...rest.report, verdict } };
   }
   return cutBehind(storage, surveys, sound, low, unreadable);
 }
@@ -38,10 +44,26 @@ interface Sound {
 
 function countSound(storage: Storage, surveys: readonly Survey[], low: Lsn): Sound {
   for (const [i, survey] of surveys.entries()) {
-    if (!survey.headWhole || !follows(survey, surveys[i - 1], low)) return { whole: i, partly: false };
+    // A header that one of its halves tells is as good as a whole one.
+    if (survey.headState === undefined || !follows(survey, surveys[i - 1], low)) return { whole: i, partly: false };
     if (!endsSound(storage, survey)) return { whole: i, partly: true };
   }
   return { whole: surveys.length, partly: false };
+}
+
+/** What is wrong with segments that are otherwise sound, and no record was lost to. The last one may be cut off at `end`. */
+function mendable(storage: Storage, surveys: readonly Survey[], end?: number): SegmentPatch[] {
+  const mended: SegmentPatch[] = [];
+  for (const [i, survey] of surveys.entries()) {
+    const upTo = i === surveys.length - 1 ? end : undefined;
+    const patches = losslessPatches(survey, upTo);
+    const { endOffset } = endOf(survey);
+    const strays = upTo === undefined && hasStrayBytes(storage, survey, endOffset);
+    if (strays) patches.push({ from: endOffset, to: endOffset, pieces: [], keepTo: survey.fileBytes });
+    const fileBytes = strays ? endOffset : undefined;
+    if (patches.length > 0) mended.push({ name: survey.name, create: false, patches, fileBytes });
+  }
+  return mended;
 }
 
 function follows({ head }: Survey, before: Survey | undefined, low: Lsn): boolean {
@@ -111,13 +133,18 @@ function cutBehind(
   );
   checkLastLsn(lastLsn, last?.name);
   const segments = kept.map((survey, i) => infoOf(survey, i === kept.length - 1 ? lastLsn : undefined));
+  const mended = mendable(storage, kept, end?.endOffset);
+  for (const { name, fileBytes } of mended) {
+    const segment = segments.find((each) => each.name === name);
+    if (segment !== undefined && fileBytes !== undefined) segment.fileBytes = fileBytes;
+  }
   const info = segments.at(-1);
   const names = storage.list().filter((name) => segmentIdOf(name) !== undefined);
   const setAside = names.filter((name) => segmentIdOf(name)! > (last?.id ?? 0) && !unreadable.includes(name));
   const torn = last && info && tornOf(storage, info);
   const state = stateAt(surveys, lastLsn, low);
   // Where the damaged segment begins is known: what earlier ones hold from there on was cut away before.
-  const known = Math.max(0, ...(cutLsn > 0 ? behind : surveys).map((survey) => nextLsnOf(survey) ?? 0)) - 1;
+  const known = Math.max(0, ...(cutLsn > 0 ? behind : surveys).map(nextLsnOf)) - 1;
   const firstLsn = Math.max(segments[0]?.firstLsn ?? 1, 1);
   const leftOut = kept.reduce((sum, { runs }) => sum + (runs.at(0)?.leftOut ?? 0), 0);
   const records = Math.max(0, lastLsn - firstLsn + 1 - leftOut);
@@ -126,6 +153,7 @@ function cutBehind(
     segments,
     obsolete: names.filter((name) => !setAside.includes(name) && !kept.some((survey) => survey.name === name)),
     setAside: [...unreadable, ...setAside],
+    mended,
     state,
     end: {
       segmentId: last?.id ?? 0,

@@ -24,6 +24,7 @@ import {
 import { statedEnd } from '../segments/segment-end.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
 import type { Storage } from '../storage/storage.js';
+import type { SegmentPatch } from './repair-plan.js';
 import { describeRow, verdictOf } from './verdict.js';
 
 /** What `open` found, and what it did about it. */
@@ -60,6 +61,8 @@ export interface Recovered {
   obsolete: string[];
   /** Segment files behind damage, to be moved to quarantine whole. */
   setAside: string[];
+  /** What point-in-time puts right in segments that stay, without a loss. */
+  mended?: SegmentPatch[];
   state: LogState;
   /** Where the last segment's frames end: what the next segment's header repeats. */
   end: Predecessor;

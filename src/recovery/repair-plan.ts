@@ -6,6 +6,7 @@ import { type Gap, gapFrames, giveHeaderChecksum, type Piece } from '../format/g
 import { encodeSeal } from '../format/seal.js';
 import {
   encodeSegmentHeader,
+  headerBytesUpTo,
   type Predecessor,
   SEGMENT_HEADER_UNIT,
   SegmentFlag,
@@ -18,8 +19,8 @@ import { segmentName } from '../segments/names.js';
 import { hasLeftOver, readContent, withFile } from '../segments/read-segment.js';
 import type { Storage } from '../storage/storage.js';
 import type { Lsn } from '../types.js';
+import { hasStrayBytes, losslessPatches } from './lossless.js';
 import {
-  isRecycled,
   type LsnSpan,
   newestStateOf,
   type Run,
@@ -146,7 +147,6 @@ class Planner {
       fileBytes: 0,
       missing: true,
       head: undefined,
-      headState: undefined,
       headWhole: false,
       salt: undefined,
       next: head,
@@ -165,7 +165,7 @@ class Planner {
     const patch: SegmentPatch = {
       name: survey.name,
       create: survey.missing,
-      patches: survey.dirt.map(({ from, to }) => ({ from, to, pieces: [], keepTo: to })),
+      patches: losslessPatches(survey),
       fileBytes: undefined,
     };
     const last = Math.min(lastLsnOf(survey), cutBy(follower));
@@ -201,7 +201,7 @@ class Planner {
 
   /** The header of a segment, or a new one. Returns where the frames begin. */
   #mendHead(survey: Survey, patch: SegmentPatch): End {
-    const { head, headWhole, headState, runs, next, id } = survey;
+    const { head, headWhole, headContent, headState, runs, next, id } = survey;
     const before = this.#before;
     const known = headState ?? this.#state ?? { ...EMPTY_STATE, low: Math.max(this.#low, head?.firstLsn ?? 1) };
     // The segment began with the keys that it knew at its end: without them, its frames could not be read any more.
@@ -210,7 +210,7 @@ class Planner {
     this.#state = state;
     if (head !== undefined) {
       survey.salt = head.salt;
-      if (!headWhole) {
+      if (!headWhole && headContent === undefined) {
         const { bytes } = encodeSegmentHeader({ ...head, state: fitting(state, head.headerBytes) }, head.headerBytes);
         giveHeaderChecksum(bytes, head.headerCrc);
         patch.patches.push({ from: 0, to: head.headerBytes, pieces: [{ at: 0, bytes }], keepTo: head.headerBytes });
@@ -224,11 +224,11 @@ class Planner {
     const expected = previous.lastLsn + 1;
     const cuts = run !== undefined && run.firstLsn < expected;
     // Without a predecessor, what stood before the first record may have been cleaned up as well as lost: see #low.
-    const starts = run !== undefined && run.from % SEGMENT_HEADER_UNIT === 0 && run.firstLsn === expected;
+    const starts = run !== undefined && headerBytesUpTo(run.from) === run.from && run.firstLsn === expected;
     const firstLsn = cuts ? run.firstLsn : expected;
     const stated = survey.compacted ? undefined : next?.previous;
     const behind = run?.from ?? stated?.endOffset ?? Number.MAX_SAFE_INTEGER;
-    const headerBytes = starts || cuts ? behind - (behind % SEGMENT_HEADER_UNIT) : segmentHeaderBytes(bytesOf(state));
+    const headerBytes = starts || cuts ? headerBytesUpTo(behind) : segmentHeaderBytes(bytesOf(state));
     const room = behind - headerBytes;
     const whole = room === 0 || room >= FRAME_HEADER_BYTES ? headerBytes : SEGMENT_HEADER_UNIT;
     const header: Omit<SegmentHeader, 'headerBytes' | 'headerCrc'> = {
@@ -288,7 +288,7 @@ class Planner {
 
   /** From the last frame that is whole to where the segment should end. */
   #mendEnd(survey: Survey, follower: Survey | undefined, patch: SegmentPatch, end: End, last: Lsn): void {
-    const { next, salt, fileBytes, head } = survey;
+    const { next, salt, fileBytes } = survey;
     const sealed = survey.runs.at(-1)?.sealAt !== undefined;
     if (next !== undefined && survey.compacted) {
       // Only its own seal says where it ends. The successor still knows the last LSN.
@@ -308,8 +308,7 @@ class Planner {
     } else if (!sealed && (patch.patches.length > 0 || this.#isEndDamaged(survey))) {
       return this.#seal(survey, patch, end);
     }
-    const strayed = sealed && fileBytes > end.endOffset && head !== undefined && !isRecycled(head);
-    if (!strayed || !this.#isStray(survey, end.endOffset)) return;
+    if (!hasStrayBytes(this.#storage, survey, end.endOffset)) return;
     patch.patches.push({ from: end.endOffset, to: end.endOffset, pieces: [], keepTo: fileBytes });
     patch.fileBytes = end.endOffset;
   }
@@ -335,17 +334,6 @@ class Planner {
 
   #isEndDamaged(survey: Survey): boolean {
     return this.#endDamaged || survey.unsound || isEndDamaged(this.#storage, survey);
-  }
-
-  #isStray(survey: Survey, from: number): boolean {
-    return withFile(this.#storage, survey.name, (file) => {
-      const bytes = new Uint8Array(64 * 1024);
-      for (let at = from; at < survey.fileBytes; at += bytes.byteLength) {
-        const count = file.read(bytes, at);
-        if (bytes.subarray(0, count).some((byte) => byte !== 0)) return true;
-      }
-      return false;
-    });
   }
 
   #lose(firstLsn: Lsn, lastLsn: Lsn): void {

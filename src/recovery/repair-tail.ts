@@ -4,6 +4,7 @@ import { QUARANTINE_FOLDER } from '../segments/names.js';
 import { isNoSpace } from '../segments/prepare.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
 import type { Storage, StorageFile } from '../storage/storage.js';
+import { applyPatches, settleRepair } from './apply-repair.js';
 import { beginAnew } from './begin-anew.js';
 import { keepCopy, setAside } from './quarantine.js';
 import type { Recovered } from './recover.js';
@@ -22,6 +23,11 @@ export function endLastSegment(storage: Storage, recovered: Recovered, now: numb
   // What a process left that was killed, the names of files too, may be in the page cache only.
   if (storage.list(QUARANTINE_FOLDER).length > 0) storage.syncFolder(QUARANTINE_FOLDER);
   storage.syncFolder();
+  if (recovered.mended !== undefined) {
+    recovered.report.quarantined.push(...applyPatches(storage, recovered.mended));
+    // Also when there is nothing to do: an attempt that was cut short may have done it in the page cache alone.
+    settleRepair(storage);
+  }
   endFrames(storage, recovered, now);
   if (recovered.setAside.length > 0 && recovered.report.verdict === 'salvaged') beginAnew(storage, recovered, now);
   moveAway(storage, recovered);

@@ -1,5 +1,4 @@
-import { WalError } from '../errors.js';
-import { crc32 } from '../format/checksum.js';
+import { isCorrupt } from '../errors.js';
 import {
   FRAME_HEADER_BYTES,
   type FrameHeader,
@@ -11,14 +10,7 @@ import {
 } from '../format/frame.js';
 import { isSound, type PayloadKeys } from '../format/frame-payload.js';
 import { decodeSeal } from '../format/seal.js';
-import {
-  decodePrelude,
-  SEGMENT_HEADER_UNIT,
-  SEGMENT_PRELUDE_BYTES,
-  SegmentFlag,
-  type SegmentHeader,
-  type SegmentPrelude,
-} from '../format/segment-header.js';
+import { SEGMENT_HEADER_UNIT, SegmentFlag, type SegmentHeader, type SegmentPrelude } from '../format/segment-header.js';
 import { sparseRecordsOf } from '../format/sparse-frame.js';
 import {
   afterTransaction,
@@ -44,6 +36,7 @@ import {
 } from '../segments/walk.js';
 import type { Storage, StorageFile } from '../storage/storage.js';
 import type { Lsn } from '../types.js';
+import { readDamagedHeader } from './damaged-header.js';
 
 /** Frames that lie one behind the other, each of them whole. */
 export interface Run {
@@ -85,9 +78,11 @@ export interface Survey {
   /** Undefined when not even the fixed part of the header holds. */
   head: SegmentHead | undefined;
   /** As the header has it; undefined when it is damaged. */
-  headState: LogState | undefined;
+  headState?: LogState;
   /** All of the header holds. */
   headWhole: boolean;
+  /** Of a header that is damaged: what its block should hold, if that is known for sure. */
+  headContent?: Uint8Array;
   salt: Salt | undefined;
   /** The head of the segment that follows directly, which says where this one ends. */
   next: SegmentHead | undefined;
@@ -143,10 +138,12 @@ export function* surveyLog(storage: Storage, keys?: PayloadKeys): Generator<Surv
 
 /** Runs a generator to its end without a break. */
 export function finish<P, T>(steps: Generator<P, T, undefined>, onStep?: (progress: P) => void): T {
-  for (let step = steps.next(); ; step = steps.next()) {
-    if (step.done) return step.value;
+  let step = steps.next();
+  while (!step.done) {
     onStep?.(step.value);
+    step = steps.next();
   }
+  return step.value;
 }
 
 /** The segments that are part of the log or may be, without what a later cut made void. */
@@ -184,7 +181,6 @@ function describe(file: StorageFile): Survey {
     fileBytes: file.size(),
     missing: false,
     head: undefined,
-    headState: undefined,
     headWhole: false,
     salt: undefined,
     next: undefined,
@@ -202,21 +198,14 @@ function describe(file: StorageFile): Survey {
     if (!isCorrupt(error)) throw error;
   }
   try {
-    const block = new Uint8Array(SEGMENT_HEADER_UNIT);
-    const { stateBytes, stateCrc, ...head } = decodePrelude(file.name, block.subarray(0, file.read(block, 0)));
-    if (head.segmentId !== survey.id) return survey;
-    const state = new Uint8Array(Math.min(stateBytes, survey.fileBytes));
-    const whole = file.read(state, SEGMENT_PRELUDE_BYTES) === stateBytes && crc32(state) === stateCrc;
-    const headState = whole ? decodeState(state) : undefined;
-    return { ...survey, head, headState, salt: head.salt, compacted: isCompacted(head) };
+    const found = readDamagedHeader(file);
+    return found === undefined
+      ? survey
+      : { ...survey, ...found, salt: found.head.salt, compacted: isCompacted(found.head) };
   } catch (error) {
     if (!isCorrupt(error)) throw error;
     return survey;
   }
-}
-
-function isCorrupt(error: unknown): boolean {
-  return error instanceof WalError && error.code === 'ERR_WAL_CORRUPT';
 }
 
 class Surveyor {
@@ -253,7 +242,7 @@ class Surveyor {
     const { head, next, fileBytes } = survey;
     this.#window = new Window(file);
     this.#limit = Math.min(fileBytes, statedEnd(head, next)?.endOffset ?? fileBytes);
-    this.#expected = head?.firstLsn ?? nextLsnOf(before) ?? 1;
+    this.#expected = head?.firstLsn ?? (before === undefined ? 1 : nextLsnOf(before));
     this.#state = survey.headState ?? newestStateOf(before);
   }
 
@@ -423,8 +412,7 @@ function viewOf(bytes: Uint8Array): DataView {
 }
 
 /** Where the LSNs go on behind a segment. */
-export function nextLsnOf(survey: Survey | undefined): Lsn | undefined {
-  if (survey === undefined) return undefined;
+export function nextLsnOf(survey: Survey): Lsn {
   return survey.next === undefined ? survey.knownLsn : survey.next.previous.lastLsn + 1;
 }
 

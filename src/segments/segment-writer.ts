@@ -157,20 +157,31 @@ export class SegmentWriter {
     return this.hasRoomForBoth(frameBytes(encodeState(state).byteLength), state);
   }
 
-  writeState(state: LogState, durableLsn: number, prefixDurable: boolean, now: number): void {
-    this.#writeOwn(FrameType.State, encodeState(state), durableLsn, prefixDurable, now);
+  /** `lasting`: so that no one damaged place takes it. Three times in one write, with room between the first and the last. */
+  writeState(state: LogState, durableLsn: number, prefixDurable: boolean, now: number, lasting = false): void {
+    const payloads = lasting ? lastingPayloads(state) : [encodeState(state)];
+    this.#writeOwn(FrameType.State, payloads, durableLsn, prefixDurable, now);
     this.#state = state;
     this.#reserve = this.#reserveFor(state);
   }
 
+  /** Whether a state that is written three times fits, and in the seal later. */
+  hasRoomForLastingState(state: LogState): boolean {
+    const bytes = lastingPayloads(state).map(({ byteLength }) => frameBytes(byteLength));
+    return this.hasRoomForBoth(
+      bytes.reduce((sum, each) => sum + each),
+      state,
+    );
+  }
+
   /** A frame of nothing but its header, which says how far the log is durable. */
   writeStamp(durableLsn: number, prefixDurable: boolean, now: number): void {
-    this.#writeOwn(FrameType.Stamp, EMPTY, durableLsn, prefixDurable, now);
+    this.#writeOwn(FrameType.Stamp, [EMPTY], durableLsn, prefixDurable, now);
   }
 
   /** Positions of subscriptions that changed; the whole of it is in `state`. */
   writePositions(positions: Positions, state: LogState, durableLsn: number, prefixDurable: boolean, now: number): void {
-    this.#writeOwn(FrameType.Positions, encodePositions(positions), durableLsn, prefixDurable, now);
+    this.#writeOwn(FrameType.Positions, [encodePositions(positions)], durableLsn, prefixDurable, now);
     this.#state = state;
     this.#reserve = this.#reserveFor(state);
   }
@@ -190,7 +201,7 @@ export class SegmentWriter {
     now: number,
   ): void {
     const { endOffset, lastLsn } = this.info;
-    this.#writeOwn(FrameType.Transaction, payload, durableLsn, prefixDurable, now, records);
+    this.#writeOwn(FrameType.Transaction, [payload], durableLsn, prefixDurable, now, records);
     if (records > 0) this.noteFrame(endOffset, lastLsn + 1, records, now, this.#lastHeaderCrc);
     this.#state = state;
     this.#reserve = this.#reserveFor(state);
@@ -208,7 +219,7 @@ export class SegmentWriter {
   seal(now: number): void {
     this.#file.sync();
     const payload = encodeSeal({ state: this.#state, index: this.#index }, this.info.endOffset);
-    this.#writeOwn(FrameType.Seal, payload, this.info.lastLsn, true, now);
+    this.#writeOwn(FrameType.Seal, [payload], this.info.lastLsn, true, now);
     this.#file.sync();
     this.info.state = 'sealed';
     this.info.endCrc = this.#lastHeaderCrc;
@@ -224,32 +235,44 @@ export class SegmentWriter {
     this.#file.close();
   }
 
+  /** Frames of the log's own, in one write. */
   #writeOwn(
     type: number,
-    payload: Uint8Array,
+    payloads: readonly Uint8Array[],
     durableLsn: number,
     prefixDurable: boolean,
     now: number,
     records = 0,
   ): void {
     const { salt, lastLsn } = this.info;
-    const { bytes, headerCrc } = buildFrame(
-      type,
-      payload,
-      lastLsn + 1,
-      durableLsn,
-      salt,
-      now,
-      this.#lastHeaderCrc,
-      prefixDurable ? HeaderFlag.PrefixDurable : 0,
-      records,
-    );
+    const views: Uint8Array[] = [];
+    let previousCrc = this.#lastHeaderCrc;
+    for (const payload of payloads) {
+      // What is before the others of one write is not durable before all of it is.
+      const flags = prefixDurable && views.length === 0 ? HeaderFlag.PrefixDurable : 0;
+      const frame = buildFrame(type, payload, lastLsn + 1, durableLsn, salt, now, previousCrc, flags, records);
+      views.push(frame.bytes);
+      previousCrc = frame.headerCrc;
+    }
     // Not noted before it is written: nothing to take back when there is no room for it.
-    this.write([bytes], bytes.byteLength);
-    this.#lastHeaderCrc = headerCrc;
+    this.write(views, bytesOf(views));
+    this.#lastHeaderCrc = previousCrc;
   }
 
   #reserveFor(state: LogState): number {
     return sealReserve(this.info.fileBytes, encodeState(state).byteLength);
   }
+}
+
+/** Between two frames that say the same: more than a disk or a filesystem loses at once. */
+const APART = new Uint8Array(4096).fill(0x20);
+
+/** A state three times over; JSON may have blanks behind it. */
+function lastingPayloads(state: LogState): Uint8Array[] {
+  const payload = encodeState(state);
+  return [payload, Buffer.concat([payload, APART]), payload];
+}
+
+function bytesOf(views: readonly Uint8Array[]): number {
+  return views.reduce((sum, { byteLength }) => sum + byteLength, 0);
 }

@@ -299,39 +299,66 @@ export class Sequencer {
   rotate(key?: ActorKey): void {
     this.#guard(() => {
       this.#drain();
-      const before = this.#state;
-      const isNew = key !== undefined && before.encryption?.current !== key.id;
-      if (isNew) {
-        this.#headerKeys.set(key.id, key.headerKey);
-        this.#state = withKey(before, key.id, key.checkValue);
-      }
+      const isNew = key !== undefined && this.#state.encryption?.current !== key.id;
       const current = this.#current;
-      if (current === undefined || (!isNew && current.info.lastLsn < current.info.firstLsn)) return;
-      const { segmentBytes } = this.#options;
-      try {
-        const least = segmentBytesFor(0, this.#state);
-        this.#beginSegment(this.#takeSpare(least, Math.max(least, segmentBytes)));
-      } catch (error) {
-        // The disk is full: nobody encrypts with the new key.
-        this.#state = before;
-        throw error;
-      }
+      if (!isNew && (current === undefined || current.info.lastLsn < current.info.firstLsn)) return;
+      if (!isNew) return this.#beginSegmentWith(this.#state);
+      this.#headerKeys.set(key.id, key.headerKey);
+      const state = withKey(this.#state, key.id, key.checkValue);
+      // Before the first segment there is no frame that the key could be needed for.
+      if (current === undefined) this.#state = state;
+      else this.#beginSegmentWith(state);
     });
+  }
+
+  /** Begins a segment whose header has this state. When there is no room for it, nothing has changed. */
+  #beginSegmentWith(state: LogState): void {
+    const before = this.#state;
+    const least = segmentBytesFor(0, state);
+    this.#state = state;
+    try {
+      this.#beginSegment(this.#takeSpare(least, Math.max(least, this.#options.segmentBytes)));
+    } catch (error) {
+      this.#state = before;
+      throw error;
+    }
   }
 
   /** Writes a changed state and makes it durable. */
   updateState(change: (state: LogState) => LogState): LogState {
     return this.#guard(() => {
       this.#drain();
-      const state = change(this.#state);
-      this.#ensureState(state);
-      this.#current!.writeState(state, this.#durableLsn, this.#clean, this.#now());
-      // Only now: a segment that grows may have refused it, and nothing has changed then.
-      this.#state = state;
-      this.#dirtySince ??= this.#host.now();
-      this.#sync();
-      return state;
+      return this.#putState(change(this.#state));
     });
+  }
+
+  /**
+   * The same for what nothing else tells: it stands where no one damaged place can take it, in the header of a segment, or as a
+   * state that is written more than once. On a full disk once must do.
+   */
+  #updateForGood(change: (state: LogState) => LogState): LogState {
+    return this.#guard(() => {
+      this.#drain();
+      const state = change(this.#state);
+      if (this.#current?.hasRoomForLastingState(state)) return this.#putState(state, true);
+      try {
+        this.#beginSegmentWith(state);
+        return state;
+      } catch (error) {
+        if (!isFull(error)) throw error;
+        return this.#putState(state);
+      }
+    });
+  }
+
+  #putState(state: LogState, lasting = false): LogState {
+    if (!lasting) this.#ensureState(state);
+    this.#current!.writeState(state, this.#durableLsn, this.#clean, this.#now(), lasting);
+    // Only now: a segment that grows may have refused it, and nothing has changed then.
+    this.#state = state;
+    this.#dirtySince ??= this.#host.now();
+    this.#sync();
+    return state;
   }
 
   /**
@@ -402,7 +429,7 @@ export class Sequencer {
     if (this.#current === undefined && gone.length === this.#sealed.length) gone.pop();
     if (gone.length === 0) return [];
     const low = gone[gone.length - 1].lastLsn + 1;
-    this.updateState((state) => ({ ...state, low }));
+    this.#updateForGood((state) => ({ ...state, low }));
     this.#sealed.splice(0, gone.length);
     this.#publishSegments();
     return gone;
@@ -461,7 +488,7 @@ export class Sequencer {
 
   /** Notes, durably, what a compaction that is about to take effect asks of the log from then on. */
   noteCompaction(compacted: number, deletesGone: number): LogState {
-    return this.updateState((state) => ({
+    return this.#updateForGood((state) => ({
       ...state,
       compacted: Math.max(state.compacted ?? 0, compacted),
       ...(deletesGone > 0 && { deletesGone: Math.max(state.deletesGone ?? 0, deletesGone) }),

@@ -20,6 +20,7 @@ import {
   decodeSegmentHeader,
   encodeSegmentHeader,
   FORMAT_VERSION,
+  repeatHeader,
   SEGMENT_HEADER_UNIT,
   type SegmentHeader,
 } from '../../src/format/segment-header.js';
@@ -326,7 +327,7 @@ export const decoders: Property[] = [
     async ([wanted, field, value, content]) => {
       const { bytes } = encodeSegmentHeader(wanted);
       const view = new DataView(bytes.buffer);
-      if (content !== undefined && content.byteLength <= bytes.byteLength - 128) {
+      if (content !== undefined && content.byteLength <= bytes.byteLength / 2 - 128) {
         bytes.fill(0, 128);
         bytes.set(content, 128);
         view.setUint32(112, content.byteLength, true);
@@ -337,6 +338,7 @@ export const decoders: Property[] = [
         view.setBigUint64(field, value, true);
       }
       view.setUint32(124, crc32(bytes.subarray(0, 124)), true);
+      repeatHeader(bytes);
       const { largest, result } = await largestAllocation(() =>
         outcomeNow(() => decodeSegmentHeader('a.wal', reader(bytes))),
       );
@@ -377,6 +379,7 @@ export const decoders: Property[] = [
       // What a later version keeps behind the first 128 bytes, nobody knows.
       if (kind !== 'compatible') bytes.fill(0xaa, 128);
       view.setUint32(124, crc32(bytes.subarray(0, 124)), true);
+      repeatHeader(bytes);
       const found = outcomeNow(() => decodeSegmentHeader('a.wal', reader(bytes)));
       if (kind === 'compatible') return must(found.ok, 'a compatible feature is refused');
       must(!found.ok && found.error.code === 'ERR_WAL_VERSION', 'a later version is not told');

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { crc32 } from '../../src/format/checksum.js';
 import { Field, FRAME_HEADER_BYTES, FRAME_MAGIC, frameBytes } from '../../src/format/frame.js';
+import { repeatHeader, SEGMENT_HEADER_UNIT } from '../../src/format/segment-header.js';
 import type { Image } from './memory-disk.js';
 
 /**
@@ -145,8 +146,8 @@ function put(view: DataView, at: number, width: number, value: bigint): void {
 
 function forgeHeader(bytes: Uint8Array, field: number, value: bigint, content: Uint8Array | undefined): void {
   const view = viewOf(bytes);
-  if (content !== undefined && STATE_AT + content.byteLength <= Math.min(4096, bytes.byteLength)) {
-    bytes.fill(0, STATE_AT, Math.min(4096, bytes.byteLength));
+  if (content !== undefined && STATE_AT + content.byteLength <= Math.min(SEGMENT_HEADER_UNIT / 2, bytes.byteLength)) {
+    bytes.fill(0, STATE_AT, Math.min(SEGMENT_HEADER_UNIT / 2, bytes.byteLength));
     bytes.set(content, STATE_AT);
     view.setUint32(112, content.byteLength, true);
     view.setUint32(116, crc32(content), true);
@@ -159,6 +160,7 @@ function forgeHeader(bytes: Uint8Array, field: number, value: bigint, content: U
 
 function sealHeader(bytes: Uint8Array): void {
   viewOf(bytes).setUint32(124, crc32(bytes.subarray(0, 124)), true);
+  if (bytes.byteLength >= SEGMENT_HEADER_UNIT) repeatHeader(bytes.subarray(0, SEGMENT_HEADER_UNIT));
 }
 
 function sealFrame(bytes: Uint8Array, at: number): void {
@@ -196,7 +198,7 @@ function forgeFrame(
 export function frameOffsets(bytes: Uint8Array): number[] {
   const view = viewOf(bytes);
   const offsets: number[] = [];
-  for (let at = 4096; at + FRAME_HEADER_BYTES <= bytes.byteLength; at += 8) {
+  for (let at = SEGMENT_HEADER_UNIT; at + FRAME_HEADER_BYTES <= bytes.byteLength; at += 8) {
     if (view.getUint32(at, true) === FRAME_MAGIC) offsets.push(at);
   }
   return offsets;
@@ -207,7 +209,7 @@ function relinkAll(image: Map<string, Uint8Array>): void {
   let before: { id: bigint; crc: number } | undefined;
   for (const name of segmentsOf(image)) {
     const bytes = image.get(name)!;
-    if (bytes.byteLength < 4096) continue;
+    if (bytes.byteLength < SEGMENT_HEADER_UNIT) continue;
     const view = viewOf(bytes);
     if (before !== undefined && view.getBigUint64(80, true) === before.id) view.setUint32(104, before.crc, true);
     sealHeader(bytes);

@@ -1,12 +1,13 @@
 import { WalError } from '../../src/errors.js';
 import { filesOf } from '../../src/reader/storage-files.js';
+import { verifyFiles } from '../../src/reader/verify.js';
 import { inspectPointInTime } from '../../src/recovery/point-in-time.js';
 import { inspectLog, type Recovered } from '../../src/recovery/recover.js';
 import { endLastSegment } from '../../src/recovery/repair-tail.js';
 import { salvageLog } from '../../src/recovery/salvage.js';
 import { finish, type LsnSpan } from '../../src/recovery/survey.js';
 import { repairStorage } from '../../src/upkeep/repair-log.js';
-import { chooseHoles, damage, type Hole, hidesCut, isHit, type Part, partsOf } from './holes.js';
+import { chooseHoles, damage, type Hole, hidesCut, hidesMark, isHit, type Part, partsOf } from './holes.js';
 import type { Life } from './life.js';
 import { hold } from './model.js';
 import { readAll } from './reading.js';
@@ -101,6 +102,7 @@ async function repair(life: Life, before: Before): Promise<Recovered> {
   tally.lost += gone.filter((lsn) => lsn >= before.low && !model.isGap(lsn)).length;
   model.gaveUp(gone);
   tally.repaired++;
+  await checkSound(life, 'repair');
   return recovered;
 }
 
@@ -120,8 +122,7 @@ async function cutBack(life: Life, before: Before): Promise<Recovered> {
   life.trace?.(`    cut back from ${before.last} to ${end.lastLsn}, lost ${JSON.stringify(lost)}`);
   const hits = before.parts.filter((part) => isHit(part, before.holes)).map((part) => part.firstLsn - 1);
   // With the clean-up mark lost the log seems to lack its beginning, and nothing behind that can be kept.
-  const markLost = state.low < before.low;
-  const least = markLost ? 0 : Math.min(before.last, ...hits);
+  const least = state.low < before.low ? 0 : Math.min(before.last, ...hits);
   hold(end.lastLsn >= least && end.lastLsn <= before.last, 'Durable', () => {
     return `cut back to LSN ${end.lastLsn}, the first damage is behind ${least}`;
   });
@@ -135,7 +136,7 @@ async function cutBack(life: Life, before: Before): Promise<Recovered> {
     });
   }
   checkState(before, recovered);
-  life.strayBytes ||= before.holes.some((hole) => !before.parts.some((part) => covers(part, hole)));
+  await checkSound(life, 'point-in-time');
   tally.lost += before.last - end.lastLsn;
   tally.cutBack++;
   model.recovered(end.lastLsn, state);
@@ -188,6 +189,9 @@ function checkLosses(
       return `${what}: LSN ${lsn} is ${there ? 'reported lost and there' : 'gone and not reported lost'}`;
     });
   }
+  hold(state.low < before.low || lost.every(({ lastLsn }) => lastLsn >= before.low), 'Honest', () => {
+    return `${what} reports as lost what was cleaned up below ${before.low}: ${JSON.stringify(lost)}`;
+  });
   const known = knownEnd(before);
   hold(end.lastLsn >= known, 'Loud', () => `${what} ends at ${end.lastLsn}, and LSN ${known} was known of`);
   hold(end.lastLsn <= before.last, 'Honest', () => `${what} ends at ${end.lastLsn} and not at ${before.last}`);
@@ -201,15 +205,18 @@ function knownEnd({ parts, holes }: Before): number {
   return Math.max(0, ...whole.map((part) => Math.max(part.firstLsn - 1, part.lastLsn)));
 }
 
-/** With the newest state lost an older one comes into force, but never one that was not. */
+async function checkSound({ disk }: Life, what: string): Promise<void> {
+  const { verdict, damage } = await verifyFiles(filesOf(disk));
+  hold(verdict !== 'corrupt', 'Honest', () => `after ${what} the log is damaged: ${JSON.stringify(damage)}`);
+}
+
+/** With the newest state lost an older one comes into force, but never one that was not; and the clean-up mark is told again. */
 function checkState(before: Before, { state }: Recovered): void {
+  const { parts, holes, low } = before;
+  hold(state.low === low || hidesMark(parts, holes, low), 'Loud', () => `the mark is ${state.low}, it was ${low}`);
   hold(state.low <= before.low && state.checkpoint <= before.checkpoint, 'Honest', () => {
     return `the state is ${JSON.stringify(state)}, it was at ${before.low} and ${before.checkpoint}`;
   });
-}
-
-function covers(part: Part, { name, from, to }: Hole): boolean {
-  return part.name === name && part.from <= from && to <= part.to;
 }
 
 function isWithin(lsn: number, spans: readonly LsnSpan[]): boolean {

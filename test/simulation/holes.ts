@@ -1,4 +1,7 @@
-import { SegmentFlag } from '../../src/format/segment-header.js';
+import { FrameType } from '../../src/format/frame.js';
+import { decodeSeal } from '../../src/format/seal.js';
+import { SEGMENT_PRELUDE_BYTES, SegmentFlag } from '../../src/format/segment-header.js';
+import { decodeState, encodeState } from '../../src/format/state.js';
 import { chainOf, lastLsnOf } from '../../src/segments/chain.js';
 import { segmentIdOf, segmentName } from '../../src/segments/names.js';
 import { readHeader, withFile } from '../../src/segments/read-segment.js';
@@ -19,6 +22,10 @@ export interface Part {
   from: number;
   to: number;
   isHeader: boolean;
+  /** Where the same bytes stand once more. */
+  copyAt?: number;
+  /** The clean-up mark that it tells. */
+  low?: number;
   /** The LSNs that it holds; `lastLsn` below `firstLsn` when it holds none. */
   firstLsn: number;
   lastLsn: number;
@@ -30,10 +37,12 @@ export interface Part {
 export function partsOf(disk: SimulatedDisk): Part[] {
   const headers = segmentNames(disk).map((name) => withFile(disk, name, readHeader));
   return chainOf(headers).flatMap((link) => {
-    const { segmentId, salt, firstLsn, headerCrc, headerBytes, flags } = link.header;
+    const { segmentId, salt, firstLsn, headerCrc, headerBytes, flags, state } = link.header;
     const name = segmentName(segmentId);
     const cuts = (flags & SegmentFlag.Truncates) !== 0;
-    const parts: Part[] = [{ name, from: 0, to: headerBytes, isHeader: true, firstLsn, lastLsn: firstLsn - 1, cuts }];
+    const { low } = state;
+    const [to, copyAt] = [SEGMENT_PRELUDE_BYTES + encodeState(state).byteLength, headerBytes / 2];
+    const parts: Part[] = [{ name, from: 0, to, isHeader: true, copyAt, low, firstLsn, lastLsn: firstLsn - 1, cuts }];
     const end = link.next?.previous.endOffset ?? Number.MAX_SAFE_INTEGER;
     const last = lastLsnOf(link) ?? Number.MAX_SAFE_INTEGER;
     withFile(disk, name, (file) => {
@@ -43,7 +52,8 @@ export function partsOf(disk: SimulatedDisk): Part[] {
         const lastLsn = Math.min(header.firstLsn + header.records - 1, last);
         const to = offset + 64 + payload.byteLength;
         const first = Math.min(header.firstLsn, last + 1);
-        parts.push({ name, from: offset, to, isHeader: false, firstLsn: first, lastLsn, cuts: false });
+        const low = lowIn(header.type, payload);
+        parts.push({ name, from: offset, to, isHeader: false, low, firstLsn: first, lastLsn, cuts: false });
       }
     });
     return parts;
@@ -54,13 +64,27 @@ function segmentNames(disk: SimulatedDisk): string[] {
   return disk.list().filter((name) => segmentIdOf(name) !== undefined);
 }
 
-export function isHit(part: Part, holes: readonly Hole[]): boolean {
-  return holes.some(({ name, from, to }) => name === part.name && from < part.to && to > part.from);
+function lowIn(type: number, payload: Uint8Array): number | undefined {
+  if (type === FrameType.State) return decodeState(payload).low;
+  return type === FrameType.Seal ? decodeSeal(payload).state.low : undefined;
 }
 
-/** Chooses one to three places, anywhere in the segments. */
+/** What stands twice is hit when both of it are. */
+export function isHit({ name, from, to, copyAt = from }: Part, holes: readonly Hole[]): boolean {
+  return [from, copyAt].every((start) =>
+    holes.some((hole) => hole.name === name && hole.from < start + to - from && hole.to > start),
+  );
+}
+
+/** Chooses one to three places, anywhere in the segments, and now and then two that take a header with both its halves. */
 export function chooseHoles(disk: SimulatedDisk, random: Random): Hole[] {
   const names = segmentNames(disk);
+  if (random.oneIn(6)) {
+    const name = random.pick(names);
+    const half = withFile(disk, name, readHeader).headerBytes / 2;
+    const from = random.below(128);
+    return [from, half + from].map((at) => ({ name, from: at, to: at + random.between(1, 500) }));
+  }
   return Array.from({ length: random.oneIn(2) ? 1 : random.between(2, 3) }, () => {
     const name = random.oneIn(2) ? names[names.length - 1] : random.pick(names);
     const size = withFile(disk, name, (file) => file.size());
@@ -77,9 +101,9 @@ export function damage(disk: SimulatedDisk, random: Random, { name, from, to }: 
 }
 
 /**
- * That something was cut off is known from the header that says so and from the first frame behind it, and from nothing
- * else: without both nobody can tell. Nor is it known, without the header, which whole segments were cut away, as long as
- * their files are still there.
+ * That something was cut off is known from the two halves of the header that says so, and from the first frame behind it, and
+ * from nothing else: with all three gone nobody can tell. Nor is it known, without the header, which whole segments were cut
+ * away, as long as their files are still there.
  */
 export function hidesCut(disk: SimulatedDisk, parts: readonly Part[], holes: readonly Hole[]): boolean {
   const leftBehind = segmentNames(disk).some((name) => !parts.some((part) => part.name === name));
@@ -88,4 +112,9 @@ export function hidesCut(disk: SimulatedDisk, parts: readonly Part[], holes: rea
     const first = parts[i + 1];
     return leftBehind || first === undefined || first.isHeader || isHit(first, holes);
   });
+}
+
+/** Every place that tells the newest clean-up mark was hit. */
+export function hidesMark(parts: readonly Part[], holes: readonly Hole[], low: number): boolean {
+  return low > 1 && parts.every((part) => part.low !== low || isHit(part, holes));
 }

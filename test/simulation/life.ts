@@ -38,8 +38,6 @@ export class Life {
   /** Files that are no part of the log any more. */
   obsolete: string[] = [];
   left: { spares: string[]; unfinished: string[] } = { spares: [], unfinished: [] };
-  /** Damage that no record was lost to is still there: `verify` says so, and nobody else cares. */
-  strayBytes = false;
   /** What is going on, for the points and the trace. */
   doing = 'start';
   /** The storage call that is under way, by what is going on. */

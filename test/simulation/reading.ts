@@ -63,3 +63,9 @@ export function framesOf(disk: SimulatedDisk, name: string): Frames {
     return frames;
   });
 }
+
+/** Both halves of a segment's header: one alone can be made of the other. */
+export function loseHeader(disk: SimulatedDisk, name: string): void {
+  const { headerBytes } = withFile(disk, name, readHeader);
+  for (const at of [0, headerBytes / 2]) disk.flip(name, at + 60, 1);
+}
