@@ -93,11 +93,6 @@ export class FrameStream {
     return this.#expected.previousCrc;
   }
 
-  /** Whether the stream stands before a valid frame that the last `advance` was not to visit. */
-  get paused(): boolean {
-    return this.#paused;
-  }
-
   /**
    * Visits the frames of the next chunk that start at or below `lastLsn`. Resolves to false when there are no more, the
    * visitor said stop, or the next frame lies above. Rejects with `ERR_WAL_VERSION` at a frame that holds records in a way
