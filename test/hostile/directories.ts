@@ -169,11 +169,19 @@ export function directoryProperties(logs: readonly RealLog[]): Property[] {
   // By number: what fast-check prints is to be read by people.
   const real = fc.nat(logs.length - 1);
   return [
-    property('a log that nobody touched is read whole by every mode', 4, fc.nat(logs.length - 1), async (i) => {
+    property('a log that nobody touched is read whole by every mode', 12, fc.nat(logs.length - 1), async (i) => {
       const { image, records, low, lastLsn, secret, compacted } = logs[i];
       await checkAll({ image, records: [records], secret, compacted });
-      const recovered = inspectLog(new MemoryDisk(image), 'strict');
+      const disk = new MemoryDisk(image);
+      const recovered = inspectLog(disk, 'strict');
       must(recovered.state.low === low && recovered.end.lastLsn === lastLsn, 'not all of it');
+      const read = await readWith(await unlocked(disk, secret), filesOf(disk), low, lastLsn);
+      must(read.length === records.size, 'not all of its records');
+      if (secret === undefined) return;
+      for (const which of ['another key', 'no key'] as const) {
+        const refused = await outcomeOf(() => unlocked(disk, secretOf(logs[i], which)));
+        must(!refused.ok && refused.error.code === 'ERR_WAL_KEY', `${which} opens it`);
+      }
     }),
 
     property(
