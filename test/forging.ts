@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { crc32 } from '../src/format/checksum.js';
-import { Field, FRAME_HEADER_BYTES, FrameType, frameBytes } from '../src/format/frame.js';
+import { Field, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameType, frameBytes } from '../src/format/frame.js';
 import { decodeSegmentHeader } from '../src/format/segment-header.js';
 
 /** Frames as somebody could change them who knows the format: all checksums hold afterwards. */
@@ -16,12 +16,17 @@ export interface FoundFrame {
   payload: Buffer;
 }
 
-/** The frames of a closed segment file, one behind the other. */
+/** Whether a frame starts there: behind the last one of a file that is not closed there are zeros. */
+function startsAt(bytes: Buffer, offset: number): boolean {
+  return offset + FRAME_HEADER_BYTES <= bytes.byteLength && bytes.readUInt32LE(offset) === FRAME_MAGIC;
+}
+
+/** The frames of a segment file, one behind the other. */
 export function framesIn(file: string): FoundFrame[] {
   const bytes = fs.readFileSync(file);
   const { headerBytes } = headerOf(file, bytes);
   const frames: FoundFrame[] = [];
-  for (let offset = headerBytes; offset + FRAME_HEADER_BYTES <= bytes.byteLength; ) {
+  for (let offset = headerBytes; startsAt(bytes, offset); ) {
     const storedBytes = bytes.readUInt32LE(offset + Field.storedBytes);
     const payloadAt = offset + FRAME_HEADER_BYTES;
     frames.push({
@@ -42,13 +47,13 @@ export function recordFrames(file: string): FoundFrame[] {
   return framesIn(file).filter(({ type }) => type === FrameType.Records);
 }
 
-/** Changes a closed segment file, and then all checksums and links of its frames, so that they hold. */
+/** Changes a segment file, and then all checksums and links of its frames, so that they hold. */
 export function forge(file: string, change: (bytes: Buffer) => void): void {
   const bytes = fs.readFileSync(file);
   const { headerBytes, headerCrc } = headerOf(file, bytes);
   change(bytes);
   let previous = headerCrc;
-  for (let at = headerBytes; at + FRAME_HEADER_BYTES <= bytes.byteLength; ) {
+  for (let at = headerBytes; startsAt(bytes, at); ) {
     const storedBytes = bytes.readUInt32LE(at + Field.storedBytes);
     const payloadAt = at + FRAME_HEADER_BYTES;
     bytes.writeUInt32LE(crc32(bytes.subarray(payloadAt, payloadAt + storedBytes)), at + Field.payloadCrc);

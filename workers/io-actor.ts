@@ -179,17 +179,25 @@ function run(sequencer: Sequencer): void {
   port.close();
 }
 
-try {
-  const recovered = recover();
-  const sequencer = start(recovered);
-  const { report, obsolete } = recovered;
-  const { state } = sequencer;
-  // At hand before the first record: also a full disk has room for a segment then, to note a clean-up in, say.
-  const spare = leftSpare(storage, recovered.spares, data.segmentBytes);
-  if (spare !== undefined) sequencer.addSpare(spare);
-  const spares = recovered.spares.filter((name) => name !== spare?.name);
-  post({ op: 'ready', ready: { report, state, spares, obsolete, unfinished: unfinishedSpares(storage) } });
-  run(sequencer);
-} catch (error) {
-  post({ op: 'unable', error: toPlainError(openError(error, data.directory)) });
+/** Undefined when the log cannot be opened: the opening thread has been told why. */
+function open(): Sequencer | undefined {
+  try {
+    const recovered = recover();
+    const sequencer = start(recovered);
+    const { report, obsolete } = recovered;
+    const { state } = sequencer;
+    // At hand before the first record: also a full disk has room for a segment then, to note a clean-up in, say.
+    const spare = leftSpare(storage, recovered.spares, data.segmentBytes);
+    if (spare !== undefined) sequencer.addSpare(spare);
+    const spares = recovered.spares.filter((name) => name !== spare?.name);
+    post({ op: 'ready', ready: { report, state, spares, obsolete, unfinished: unfinishedSpares(storage) } });
+    return sequencer;
+  } catch (error) {
+    post({ op: 'unable', error: toPlainError(openError(error, data.directory)) });
+    return undefined;
+  }
 }
+
+const sequencer = open();
+// What is thrown in there ends the thread, and the opening thread notices that.
+if (sequencer !== undefined) run(sequencer);

@@ -18,7 +18,7 @@ function syncOnce(): string | undefined {
     fs.fdatasyncSync(Atomics.load(slots, SyncSlot.descriptor));
     return undefined;
   } catch (error) {
-    return (error as Error).message || 'fdatasync failed';
+    return String(error);
   }
 }
 

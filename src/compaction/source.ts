@@ -94,7 +94,7 @@ export type Look =
   | { is: 'abort'; id: string }
   /** Stays as it is, and holds no operation that counts. */
   | { is: 'kept' }
-  /** Stays as it is, and may hold operations: its key is not at hand, or a newer version wrote it. */
+  /** Stays as it is, and may hold operations: its key is not at hand, or this Node.js lacks its codec. */
   | { is: 'foreign' }
   | { is: 'gap' }
   /** Its result is in the seal. */
@@ -121,7 +121,7 @@ export function lookInto(
   const { type, firstLsn, records } = header;
   if (type === FrameType.Gap) return { is: 'gap' };
   if (SPARE.has(type)) return { is: 'spare' };
-  if (!carriesRecords(type)) return { is: 'foreign' };
+  if (!carriesRecords(type)) return { is: 'kept' };
   const payload = decoded(header, frame, keys, place);
   if (payload === undefined) return { is: 'foreign' };
   const sparse = isSparse(type);

@@ -140,11 +140,8 @@ export class ActorLink {
         return this.#started?.(message.ready);
       case 'recovering':
         return this.#recovering?.(message.progress);
-      case 'unable': {
-        const error = fromPlainError(message.error);
-        if (this.#started !== undefined) return this.#started(error);
-        return this.#die(error);
-      }
+      case 'unable':
+        return this.#started?.(fromPlainError(message.error));
       case 'reply': {
         const answer = this.#answers.shift();
         this.#updateRef();

@@ -161,9 +161,7 @@ export class Compactor {
       return report;
     } catch (error) {
       if (error instanceof StoppedError) throw signal?.aborted ? signal.reason : closedError();
-      if (error instanceof WalError) throw error;
-      const message = `The compaction failed, and what it had not replaced is as it was: ${(error as Error).message}.`;
-      throw new WalError('ERR_WAL_FAILED', message, { cause: error });
+      throw error;
     } finally {
       settled?.();
       clearInterval(timer);

@@ -12,7 +12,6 @@ import { SAFELY } from '../storage/node-storage.js';
  */
 export class DirectoryLock {
   readonly #fd: number;
-  #held = true;
 
   private constructor(fd: number) {
     this.#fd = fd;
@@ -35,8 +34,6 @@ export class DirectoryLock {
   }
 
   release(): void {
-    if (!this.#held) return;
-    this.#held = false;
     // Closing the only descriptor of the open file gives the lock back.
     fs.closeSync(this.#fd);
   }

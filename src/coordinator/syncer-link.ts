@@ -18,9 +18,8 @@ export class SyncerLink {
     return this.#sync.memory;
   }
 
-  /** It keeps nothing alive: whoever waits for a sync holds the actor. */
+  /** It keeps nothing alive: whoever waits for a sync holds the actor. Called once: the actor does not ask again. */
   start(): void {
-    if (this.#worker !== undefined) return;
     const workerData: SyncerData = { control: this.#control.memory, sync: this.#sync.memory };
     const worker = new Worker(new URL('../../workers/syncer.js', import.meta.url), {
       name: 'ringwal-sync',

@@ -1,3 +1,4 @@
+import { WalError } from '../errors.js';
 import { crc32 } from './checksum.js';
 import { align8, readU64, writeU64 } from './integers.js';
 
@@ -44,6 +45,25 @@ export function isSparse(type: number): boolean {
 /** Whether a frame of this type holds what callers appended: such payloads, and no others, are compressed and encrypted. */
 export function carriesRecords(type: number): boolean {
   return type === FrameType.Records || type === FrameType.Transaction || isSparse(type);
+}
+
+const KNOWN_TYPES: ReadonlySet<number> = new Set(Object.values(FrameType));
+
+/**
+ * Whether a frame, whose checksums hold, takes LSNs in a way that is not known here: to step over it would be to lose records
+ * in silence. One without records is stepped over; what it says is for those who know it.
+ */
+export function isOfLaterVersion({ type, records }: FrameHeader): boolean {
+  return records > 0 && !KNOWN_TYPES.has(type);
+}
+
+/** The refusal of {@link isOfLaterVersion}. */
+export function laterVersion({ type, records, firstLsn }: FrameHeader): WalError {
+  return new WalError(
+    'ERR_WAL_VERSION',
+    `The frame at LSN ${firstLsn} holds ${records} records in a way (type ${type}) that a newer ringwal knows. Upgrade ` +
+      'ringwal to read this log; nothing was touched.',
+  );
 }
 
 /** Whether what it holds has to be decompressed or decrypted first. */

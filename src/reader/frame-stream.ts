@@ -1,4 +1,4 @@
-import { FRAME_HEADER_BYTES, type FrameHeader, frameBytes } from '../format/frame.js';
+import { FRAME_HEADER_BYTES, type FrameHeader, frameBytes, isOfLaterVersion, laterVersion } from '../format/frame.js';
 import { checkFrame, type Expectation } from '../segments/walk.js';
 import { type ChunkMemory, freshMemory } from './chunks.js';
 import type { ReadableFile } from './files.js';
@@ -93,14 +93,10 @@ export class FrameStream {
     return this.#expected.previousCrc;
   }
 
-  /** Whether the stream stands before a valid frame that the last `advance` was not to visit. */
-  get paused(): boolean {
-    return this.#paused;
-  }
-
   /**
    * Visits the frames of the next chunk that start at or below `lastLsn`. Resolves to false when there are no more, the
-   * visitor said stop, or the next frame lies above.
+   * visitor said stop, or the next frame lies above. Rejects with `ERR_WAL_VERSION` at a frame that holds records in a way
+   * that only a later version knows.
    */
   async advance(visit: FrameVisitor, lastLsn = Number.MAX_SAFE_INTEGER): Promise<boolean> {
     if (this.#finished) return false;
@@ -109,6 +105,7 @@ export class FrameStream {
     const bytes = this.#bytes;
     const limit = bytes.byteLength;
     const fileEnd = this.#end - this.#base;
+    const start = this.#offset;
     for (;;) {
       const at = this.#offset - this.#base;
       const header = checkFrame(bytes, this.#view, at, limit, fileEnd, this.#expected);
@@ -118,6 +115,12 @@ export class FrameStream {
         return false;
       }
       const offset = this.#offset;
+      if (isOfLaterVersion(header)) {
+        if (offset === start) throw laterVersion(header);
+        // What stands before it is handed out first.
+        this.#paused = true;
+        return true;
+      }
       this.#offset += frameBytes(header.storedBytes);
       this.#expected.lsn += header.records;
       this.#expected.previousCrc = header.headerCrc;

@@ -86,7 +86,7 @@ export function adoptSpare(storage: Storage, spares: string[], unfinished: strin
 
 /** The errors by which a filesystem says "no room": full, over quota, over the process's file-size limit. */
 export function isNoSpace(error: unknown): boolean {
-  const { code, errno } = (error ?? {}) as NodeJS.ErrnoException;
+  const { code, errno } = error as NodeJS.ErrnoException;
   // A quota reaches Node as "Unknown system error -122" on some platforms: look at the number too.
   return code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG' || errno === -122;
 }

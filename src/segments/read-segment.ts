@@ -7,6 +7,7 @@ import { afterTransaction, decodePositions, decodeState, type LogState, withPosi
 import { mayDecide, readTransactionPrefix } from '../format/transaction.js';
 import type { Storage, StorageFile } from '../storage/storage.js';
 import { segmentIdOf } from './names.js';
+import { isCompacted } from './segment-end.js';
 import { type Remains, searchRemains, Window, walkFrames } from './walk.js';
 
 /** Reads and checks the header of a segment file; a header that names another id is damage too. */
@@ -89,8 +90,13 @@ export function readSealAtEnd(file: StorageFile, header: SegmentHeader): Segment
   const footer = new Uint8Array(SEAL_FOOTER_BYTES);
   file.read(footer, fileBytes - SEAL_FOOTER_BYTES);
   const offset = readSealFooter(footer, fileBytes);
-  if (offset === undefined || offset < header.headerBytes) return undefined;
-  return sealAt(file, header, offset, fileBytes);
+  const there = offset !== undefined && offset >= header.headerBytes;
+  const content = there ? sealAt(file, header, offset, fileBytes) : undefined;
+  if (content !== undefined || !isCompacted(header)) return content;
+  // Nothing but its seal says where a compacted segment ends; one that was moved by bytes that came in, and that a repair
+  // left where it was, is not where its footer has it.
+  const walked = readFrames(file, header);
+  return walked.sealed && walked.endOffset === fileBytes ? walked : undefined;
 }
 
 /** The content of a segment whose seal starts at `offset` and ends at `end`, if a valid one does. */

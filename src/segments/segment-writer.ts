@@ -15,7 +15,7 @@ export interface SegmentStart {
   now: number;
   previous: Predecessor;
   state: LogState;
-  flags?: number;
+  flags: number;
 }
 
 const EMPTY = new Uint8Array(0);
@@ -60,7 +60,7 @@ export class SegmentWriter {
    */
   static create(storage: Storage, spare: Spare, start: SegmentStart): SegmentWriter {
     const name = segmentName(start.segmentId);
-    let flags = start.flags ?? 0;
+    let { flags } = start;
     if (spare.recycled) flags |= SegmentFlag.Recycled;
     if (spare.growing !== undefined) flags |= SegmentFlag.Growing;
     const { now: createdAt, ...fields } = start;
@@ -150,11 +150,6 @@ export class SegmentWriter {
   /** What to sync, for somebody else who does it. */
   get file(): StorageFile {
     return this.#file;
-  }
-
-  /** Whether the state fits, as a frame now and in the seal later. */
-  hasRoomForState(state: LogState): boolean {
-    return this.hasRoomForBoth(frameBytes(encodeState(state).byteLength), state);
   }
 
   /** `lasting`: so that no one damaged place takes it. Three times in one write, with room between the first and the last. */

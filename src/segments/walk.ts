@@ -6,6 +6,8 @@ import {
   type FrameHeader,
   frameBytes,
   HeaderFlag,
+  isOfLaterVersion,
+  laterVersion,
   readFrameHeader,
   type Salt,
 } from '../format/frame.js';
@@ -84,7 +86,10 @@ export interface WalkedFrame {
   frame: Uint8Array;
 }
 
-/** Walks the valid frames of a segment from `offset` on; ends behind the last one that holds. */
+/**
+ * Walks the valid frames of a segment from `offset` on; ends behind the last one that holds. Throws `ERR_WAL_VERSION` at one
+ * that holds records in a way that only a later version knows.
+ */
 export function* walkFrames(window: Window, offset: number, expected: Expectation): Generator<WalkedFrame> {
   const next = { ...expected };
   for (;;) {
@@ -101,6 +106,7 @@ export function* walkFrames(window: Window, offset: number, expected: Expectatio
       }
     }
     if (header === undefined) return;
+    if (isOfLaterVersion(header)) throw laterVersion(header);
     const frame = bytes.subarray(0, FRAME_HEADER_BYTES + header.storedBytes);
     yield { header, offset, payload: frame.subarray(FRAME_HEADER_BYTES), frame };
     offset += frameBytes(header.storedBytes);

@@ -161,10 +161,6 @@ export class Sequencer {
     this.#publishSegments();
   }
 
-  get logId(): Uint8Array {
-    return this.#logId;
-  }
-
   get state(): LogState {
     return this.#state;
   }

@@ -1,11 +1,15 @@
+import { Codec } from '../../src/format/codec.js';
 import { Level } from '../../src/format/levels.js';
 import type { WalRecord } from '../../src/format/record.js';
+import { filesOf } from '../../src/reader/storage-files.js';
 import { retireSegments } from '../../src/segments/retire.js';
+import { data, del, KeyLog, type LogEncoding, put } from '../compaction-helpers.js';
 import { Random } from '../simulation/random.js';
 import { readAll } from '../simulation/reading.js';
 import { SimulatedDisk } from '../simulation/simulated-disk.js';
 import { SEGMENT_BYTES, SimulatedLog } from '../simulation/simulated-log.js';
 import type { Image } from './memory-disk.js';
+import { readWith, unlocked } from './reading.js';
 
 /** A log as the engine wrote it, and what is in it. */
 export interface RealLog {
@@ -17,6 +21,10 @@ export interface RealLog {
   cutOff: ReadonlyMap<number, string>;
   low: number;
   lastLsn: number;
+  /** The key that it is encrypted with. */
+  secret: Uint8Array | undefined;
+  /** Compaction left some of its LSNs out. */
+  compacted: boolean;
 }
 
 /** Logs with the pasts that matter: small files, so that many of their mutations can be tried. */
@@ -27,7 +35,43 @@ export async function realLogs(): Promise<RealLog[]> {
     const cutOff = new Map<number, string>();
     logs.push(await asReal(name, await write(disk, cutOff), cutOff));
   }
+  for (const [name, past] of Object.entries(ENCODED)) {
+    const log = new KeyLog({ disk: new SimulatedDisk(new Random(logs.length + 1)), ...past });
+    writeEncoded(log, past);
+    logs.push(await asReal(name, log, new Map(), past));
+  }
   return logs;
+}
+
+/** A log whose payloads are not what is in the files. */
+interface Encoded extends LogEncoding {
+  compact?: boolean;
+  close?: boolean;
+}
+
+const SECRET = Buffer.alloc(32, 'a key');
+
+const ENCODED: Record<string, Encoded> = {
+  'compressed by brotli': { codec: Codec.Brotli },
+  'compressed by deflate, and closed': { codec: Codec.Deflate, close: true },
+  encrypted: { key: SECRET },
+  'compressed and encrypted': { codec: Codec.Brotli, key: SECRET },
+  compacted: { compact: true },
+  'compressed, encrypted and compacted': { codec: Codec.Deflate, key: SECRET, compact: true, close: true },
+};
+
+/** Small frames, and some that are large enough to be compressed, in two segments and a third that is open. */
+function writeEncoded(log: KeyLog, { compact, close }: Encoded): void {
+  const value = 'compresses well, '.repeat(300);
+  for (const round of ['1', '2', '3']) {
+    log.clock += 10;
+    log.write(put('a', round), data(`opaque ${round}`), del('b'));
+    log.write(put('large', value + round), put('b', round));
+    log.commitWhole(put('c', round), put(`only ${round}`, value));
+    if (round !== '3') log.sequencer.rotate();
+  }
+  if (compact) log.compact();
+  if (close) log.sequencer.close();
 }
 
 /** What each of the logs went through. */
@@ -104,7 +148,12 @@ function appendSome(log: SimulatedLog, groups: number): void {
   }
 }
 
-async function asReal(name: string, log: SimulatedLog, cutOff: RealLog['cutOff']): Promise<RealLog> {
+async function asReal(
+  name: string,
+  log: SimulatedLog,
+  cutOff: RealLog['cutOff'],
+  { key: secret, compact = false }: Encoded = {},
+): Promise<RealLog> {
   const image = new Map<string, Uint8Array>();
   for (const file of log.disk.fileNames()) {
     const handle = log.disk.open(file, 'read');
@@ -115,8 +164,8 @@ async function asReal(name: string, log: SimulatedLog, cutOff: RealLog['cutOff']
   }
   const { low } = log.sequencer.state;
   const lastLsn = log.watermark(Level.Disk);
-  const records = await readAll(log.disk, low, lastLsn);
-  return { name, image, records: byLsn(records), cutOff, low, lastLsn };
+  const records = await readWith(await unlocked(log.disk, secret), filesOf(log.disk), low, lastLsn);
+  return { name, image, records: byLsn(records), cutOff, low, lastLsn, secret, compacted: compact };
 }
 
 /** Everything of a record but its time, as one text. */

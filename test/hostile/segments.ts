@@ -9,7 +9,7 @@ import { forge, forgery, segmentsOf } from './forge.js';
 import type { RealLog } from './logs.js';
 import { MemoryDisk } from './memory-disk.js';
 import { mutate, mutation } from './mutations.js';
-import { outcomeOf } from './outcome.js';
+import { outcomeNow, outcomeOf } from './outcome.js';
 import { must, type Property, property } from './property.js';
 
 /** What a reader holds at once: a window of 1 MiB. */
@@ -25,19 +25,17 @@ async function readSegment(bytes: Uint8Array, trusted: SegmentHeader | undefined
     const header = found.ok ? found.value : trusted;
     if (header === undefined) return;
     const window = new Window(file);
-    let end = header.headerBytes;
-    for (const frame of walkFrames(window, end, {
-      salt: header.salt,
-      lsn: header.firstLsn,
-      previousCrc: header.headerCrc,
-    })) {
-      must(
-        frame.offset === end && frame.payload.byteLength === frame.header.storedBytes,
-        'a frame that lies elsewhere',
-      );
-      end = frame.offset + 64 + Math.ceil(frame.header.storedBytes / 8) * 8;
-      must(end <= bytes.byteLength, 'a frame that reaches behind the file');
-    }
+    const { headerBytes, salt, firstLsn: lsn, headerCrc: previousCrc } = header;
+    let end = headerBytes;
+    const walked = outcomeNow(() => {
+      for (const { offset, payload, header: frame } of walkFrames(window, end, { salt, lsn, previousCrc })) {
+        must(offset === end && payload.byteLength === frame.storedBytes, 'a frame that lies elsewhere');
+        end = offset + 64 + Math.ceil(frame.storedBytes / 8) * 8;
+        must(end <= bytes.byteLength, 'a frame that reaches behind the file');
+      }
+    });
+    // The type may be what was forged.
+    must(walked.ok || walked.error.code === 'ERR_WAL_VERSION', 'another error');
     const remains = searchRemains(window, end, header.salt);
     must(remains.end >= end && remains.end <= Math.max(end, bytes.byteLength), 'remains behind the file');
     const content = await outcomeOf(() => readContent(file, header));

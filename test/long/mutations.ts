@@ -23,6 +23,7 @@ const READ = 'src/segments/read-segment.js';
 const FRAME = 'src/format/frame.js';
 const WALK = 'src/segments/walk.js';
 const VERDICT = 'src/recovery/verdict.js';
+const COORDINATOR = 'src/coordinator/coordinator.js';
 
 function one(id: string, breaks: string, file: string, find: string, replace: string, ...tests: string[]): Mutation {
   return { id, breaks, edits: [{ file, find, replace }], tests };
@@ -488,6 +489,119 @@ export const MUTATIONS: readonly Mutation[] = [
     'record.undecided = true;',
     ';',
     'transactions',
+  ),
+  // Faults that the simulation, hostile bytes and kills had found, put back.
+  one(
+    'cut-no-room',
+    'A cut that finds no room leaves the log where it would have been cut',
+    SEQUENCER,
+    'this.#end = before.end;\n                this.#state = before.state;\n                this.#nextLsn = before.nextLsn;',
+    '',
+    'truncate',
+  ),
+  one(
+    'closed-not-synced',
+    'The end of a closed log is not synced when it is opened',
+    TAIL,
+    'an older seal would stand at its end.\n            file.sync();',
+    'an older seal would stand at its end.',
+    'cut-faults',
+  ),
+  one(
+    'recovered-end',
+    'A cut through a segment that recovery ended repeats the checksum of its old end',
+    TAIL,
+    'last.endCrc = end.headerCrc;',
+    '',
+    'crash-points',
+  ),
+  one(
+    'outdated-begin',
+    'A read takes a cut that the last look at the directory missed for one that was made under it',
+    'src/reader/read-log.js',
+    'if (source.catalog.outdated)\n        await source.catalog.refresh();',
+    '',
+    'cut-faults',
+  ),
+  one(
+    'cut-look-fails',
+    'A cut that was made rejects when the directory cannot be read afterwards',
+    COORDINATOR,
+    'refresh().catch(ignore)',
+    'refresh()',
+    'cut-faults',
+  ),
+  one(
+    'unsure-cut',
+    'What a failed cut may have cut off is called damage',
+    COORDINATOR,
+    'this.#unsureAbove = lsn;',
+    '',
+    'cut-faults',
+  ),
+  one(
+    'rest-of-frame',
+    'A reader whose end lies inside of a frame skips the rest of the frame',
+    'src/reader/log-cursor.js',
+    'if (unfinished)\n            await this.#leave();',
+    '',
+    'log-cursor',
+  ),
+  one(
+    'subscribed-in-cut',
+    'Who subscribes while the log is being cut begins above the cut',
+    'src/subscriptions/subscriptions.js',
+    'await this.#cutsOver();\n            const starting',
+    'const starting',
+    'subscriptions',
+  ),
+  one(
+    'dsync-unsynced',
+    'A file opened with O_DSYNC counts as synced from the beginning',
+    'src/storage/node-storage.js',
+    '#unsynced = true;\n    constructor',
+    '#unsynced = false;\n    constructor',
+    'storage',
+  ),
+  one(
+    'later-version',
+    'Records of a kind that a later version knows are stepped over',
+    FRAME,
+    'return records > 0 && !KNOWN_TYPES.has(type);',
+    'return false;',
+    'later-version',
+  ),
+  one(
+    'quota-poisons',
+    'A quota that is told by its number alone is no full disk',
+    'src/segments/prepare.js',
+    ' || errno === -122',
+    '',
+    'quota',
+  ),
+  one(
+    'not-read-back',
+    'What compaction wrote takes its place without being read once more',
+    'src/compaction/rewrite.js',
+    'check(storage, target, info, encryption?.keys);',
+    '',
+    'compactor',
+  ),
+  one(
+    'swap-unsynced',
+    'A compacted segment whose name is not durable counts as one that is',
+    'src/coordinator/compactor.js',
+    'if (swapped.unsynced !== undefined)',
+    'if (false)',
+    'compactor',
+  ),
+  one(
+    'moved-seal',
+    'A compacted segment that a repair mended does not open',
+    READ,
+    'if (content !== undefined || !isCompacted(header))',
+    'if (true)',
+    'compaction-damage',
   ),
   {
     id: 'batch-split',
