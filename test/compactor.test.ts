@@ -7,6 +7,8 @@ import t, { type Test } from 'tap';
 import { Compactor, type CompactorHost } from '../src/coordinator/compactor.js';
 import type { ActorRequest, CompactionTask, TaskResult } from '../src/coordinator/messages.js';
 import { fromPlainError } from '../src/errors.js';
+import { FRAME_HEADER_BYTES } from '../src/format/frame.js';
+import { SEGMENT_HEADER_UNIT } from '../src/format/segment-header.js';
 import type { LogState } from '../src/format/state.js';
 import { inspectLog } from '../src/recovery/recover.js';
 import { Control } from '../src/ring/control.js';
@@ -277,12 +279,12 @@ t.test('what compaction wrote and cannot read back does not take the place of an
   const open = log.disk.open.bind(log.disk);
   log.disk.open = (name, mode) => {
     // It is written by now, and about to be read once more.
-    if (name.startsWith('compacting-') && mode === 'read' && withFrames(name)) log.disk.flip(name, 4096 + 65, 3);
+    if (name.startsWith('compacting-') && mode === 'read' && withFrames(name)) log.disk.flip(name, SEGMENT_HEADER_UNIT + FRAME_HEADER_BYTES + 1, 3);
     return open(name, mode);
   };
   const withFrames = (name: string) => {
     const file = open(name, 'read');
-    const large = file.size() > 4096;
+    const large = file.size() > SEGMENT_HEADER_UNIT;
     file.close();
     return large;
   };
