@@ -279,7 +279,8 @@ t.test('what compaction wrote and cannot read back does not take the place of an
   const open = log.disk.open.bind(log.disk);
   log.disk.open = (name, mode) => {
     // It is written by now, and about to be read once more.
-    if (name.startsWith('compacting-') && mode === 'read' && withFrames(name)) log.disk.flip(name, SEGMENT_HEADER_UNIT + FRAME_HEADER_BYTES + 1, 3);
+    if (name.startsWith('compacting-') && mode === 'read' && withFrames(name))
+      log.disk.flip(name, SEGMENT_HEADER_UNIT + FRAME_HEADER_BYTES + 1, 3);
     return open(name, mode);
   };
   const withFrames = (name: string) => {
