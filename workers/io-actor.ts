@@ -14,6 +14,7 @@ import { leftSpare } from '../src/segments/prepare.js';
 import { Member } from '../src/sequencer/member.js';
 import { Sequencer } from '../src/sequencer/sequencer.js';
 import { NodeStorage } from '../src/storage/node-storage.js';
+import { ActiveProducers } from './active-producers.js';
 import { ActorSyncer } from './actor-syncer.js';
 
 /**
@@ -25,6 +26,7 @@ const port = parentPort as MessagePort;
 const control = new Control(data.control);
 const storage = new NodeStorage(data.directory, data.syncMethod);
 const channels = new Map<number, BroadcastChannel>();
+const producers = new ActiveProducers(control);
 let closed = false;
 /** Running mean of how long a group takes. */
 let groupMs = 0;
@@ -71,7 +73,7 @@ function start(recovered: Recovered): Sequencer {
   // The opening thread made an id for a new log: the key's check value is bound to it.
   const start = { ...recovered, logId: recovered.logId ?? encryption?.logId };
   const sequencer = new Sequencer(storage, control, host, options, start);
-  sequencer.addMember(new Member(OPENER, new Ring(data.ring), () => post({ op: 'wake' })));
+  addMember(sequencer, new Member(OPENER, new Ring(data.ring), () => post({ op: 'wake' })));
   return sequencer;
 }
 
@@ -119,12 +121,18 @@ function addRing(sequencer: Sequencer, id: number, ring: SharedArrayBuffer, name
   const channel = new BroadcastChannel(name);
   channels.set(id, channel);
   const member = new Member(id, new Ring(ring), () => channel.postMessage(0));
+  addMember(sequencer, member);
+}
+
+function addMember(sequencer: Sequencer, member: Member): void {
   sequencer.addMember(member);
+  producers.add(member);
 }
 
 function forget(member: Member): void {
   channels.get(member.id)?.close();
   channels.delete(member.id);
+  producers.forget(member);
   post({ op: 'ringDropped', id: member.id });
 }
 
@@ -158,6 +166,7 @@ function waitForBell(bell: number, sequencer: Sequencer): void {
 function noteGroup(ms: number): void {
   groupMs += (ms - groupMs) / 16;
   Atomics.store(control.slots, Slot.groupMicroseconds, Math.round(groupMs * 1000));
+  producers.note();
 }
 
 function run(sequencer: Sequencer): void {

@@ -16,9 +16,11 @@ export interface ThreadData {
 export type ThreadMessage = { op: 'warm' } | { op: 'done'; measurement: Measurement; warmUp: Measurement };
 
 const { contender: name, work, directory, seconds, seat } = workerData as ThreadData;
+/** A fresh thread compiles its code anew; in half a second of it the compilers take a good part of both processors. */
+const WARM_UP_SECONDS = 0.8;
 const port = parentPort as MessagePort;
 const contender = await ENTRANTS[name].make(work, directory, seat);
-const warmUp = await load(contender, work, seconds / 5);
+const warmUp = await load(contender, work, WARM_UP_SECONDS);
 port.postMessage({ op: 'warm' } satisfies ThreadMessage);
 await once(port, 'message');
 const measurement = await load(contender, work, seconds);

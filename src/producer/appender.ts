@@ -148,7 +148,7 @@ export class Appender {
     this.#pending = Array.from({ length: DESCRIPTORS }, () => new PendingFrame());
     this.#stage = new Stage(ring.data);
     this.#waiters = this.#pending[0].waiters;
-    this.#poller = new Poller(ring, () => this.#progress());
+    this.#poller = new Poller(ring, control, () => this.#progress());
   }
 
   /** Appends waiting for room in the ring. */

@@ -1,5 +1,8 @@
 import { availableParallelism } from 'node:os';
+import type { Control } from '../ring/control.js';
 import { type Ring, RingSlot } from '../ring/ring.js';
+
+const PROCESSORS = availableParallelism();
 
 /** Commits that are quicker than this on average are worth looking for: a message takes a good part of it to arrive. */
 const WORTH_POLLING_MS = 0.25;
@@ -19,14 +22,15 @@ export class Poller {
   readonly #ring: Ring;
   /** Takes in what moved; returns whether there is more to wait for. */
   readonly #look: () => boolean;
-  readonly #mayPoll = availableParallelism() > 1;
+  readonly #control: Control;
   #meanLatency = 0;
   #scheduled = false;
   #asleep = false;
   #since = 0;
 
-  constructor(ring: Ring, look: () => boolean) {
+  constructor(ring: Ring, control: Control, look: () => boolean) {
     this.#ring = ring;
+    this.#control = control;
     this.#look = look;
   }
 
@@ -57,10 +61,14 @@ export class Poller {
   readonly #turn = (): void => {
     this.#scheduled = false;
     if (this.#asleep || !this.#look()) return;
-    const worth = this.#mayPoll && this.#meanLatency < WORTH_POLLING_MS;
-    if (worth && performance.now() - this.#since < LONGEST_POLL_MS) this.#schedule();
+    if (this.#pays && performance.now() - this.#since < LONGEST_POLL_MS) this.#schedule();
     else this.#sleep();
   };
+
+  /** Whether commits come quickly, and looking for them keeps no other producer, and not the actor, from a processor. */
+  get #pays(): boolean {
+    return this.#meanLatency < WORTH_POLLING_MS && this.#control.activeProducers < PROCESSORS;
+  }
 
   #sleep(): void {
     this.#asleep = true;

@@ -27,6 +27,8 @@ export const Slot = {
   failureBytes: 7,
   /** How long the actor takes for a group lately, from taking it to done, in microseconds. Written by the actor. */
   groupMicroseconds: 8,
+  /** How many producers appended lately. Written by the actor. */
+  activeProducers: 9,
 } as const;
 
 export const LogPhase = { Running: 0, Failed: 1, Closed: 2 } as const;
@@ -127,6 +129,10 @@ export class Control {
       const whole = version % 2 === 0 && Atomics.load(this.slots, Slot.commitVersion) === version;
       if (whole || looks === MOST_LOOKS) return snapshot;
     }
+  }
+
+  get activeProducers(): number {
+    return Atomics.load(this.slots, Slot.activeProducers);
   }
 
   get groupMs(): number {
