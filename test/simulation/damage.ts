@@ -7,7 +7,7 @@ import { endLastSegment } from '../../src/recovery/repair-tail.js';
 import { salvageLog } from '../../src/recovery/salvage.js';
 import { finish, type LsnSpan } from '../../src/recovery/survey.js';
 import { repairStorage } from '../../src/upkeep/repair-log.js';
-import { chooseHoles, damage, type Hole, hidesCut, hidesMark, isHit, type Part, partsOf } from './holes.js';
+import { chooseHoles, damage, type Hole, hidesCut, hidesMark, isHit, type Part, partsOf, tornEnd } from './holes.js';
 import type { Life } from './life.js';
 import { hold } from './model.js';
 import { readAll } from './reading.js';
@@ -42,7 +42,10 @@ export async function damageForGood(life: Life, recovered: Recovered): Promise<R
   const holes = chooseHoles(disk, random);
   if (hidesCut(disk, parts, holes)) return undefined;
   const { low, checkpoint } = state;
-  const before: Before = { low, checkpoint, last: end.lastLsn, parts, holes, safe: safeLsns(life, parts, holes, low) };
+  const torn = tornEnd(parts, holes);
+  const gone = torn === undefined ? holes : [...holes, torn];
+  const safe = safeLsns(life, parts, gone, low);
+  const before: Before = { low, checkpoint, last: end.lastLsn, parts, holes: gone, safe };
   for (const hole of holes) {
     life.trace?.(`    damage ${hole.name} from ${hole.from} to ${hole.to}`);
     damage(disk, random, hole);

@@ -1,4 +1,4 @@
-import { FrameType } from '../../src/format/frame.js';
+import { FRAME_HEADER_BYTES, type FrameHeader, FrameType, HeaderFlag } from '../../src/format/frame.js';
 import { decodeSeal } from '../../src/format/seal.js';
 import { SEGMENT_PRELUDE_BYTES, SegmentFlag } from '../../src/format/segment-header.js';
 import { decodeState, encodeState } from '../../src/format/state.js';
@@ -31,6 +31,10 @@ export interface Part {
   lastLsn: number;
   /** What was in the segment before was cut away when it was begun. */
   cuts: boolean;
+  /** The file grew as it was written: its size does not tell that something is missing. */
+  grew: boolean;
+  /** Of a frame: what its header says of what was on stable storage before it. */
+  stamp?: Pick<FrameHeader, 'durableLsn' | 'flags'>;
 }
 
 /** All that a sound log consists of, in order. */
@@ -40,9 +44,11 @@ export function partsOf(disk: SimulatedDisk): Part[] {
     const { segmentId, salt, firstLsn, headerCrc, headerBytes, flags, state } = link.header;
     const name = segmentName(segmentId);
     const cuts = (flags & SegmentFlag.Truncates) !== 0;
+    const grew = (flags & SegmentFlag.Growing) !== 0;
     const { low } = state;
     const [to, copyAt] = [SEGMENT_PRELUDE_BYTES + encodeState(state).byteLength, headerBytes / 2];
-    const parts: Part[] = [{ name, from: 0, to, isHeader: true, copyAt, low, firstLsn, lastLsn: firstLsn - 1, cuts }];
+    const common = { name, cuts, grew };
+    const parts: Part[] = [{ ...common, from: 0, to, isHeader: true, copyAt, low, firstLsn, lastLsn: firstLsn - 1 }];
     const end = link.next?.previous.endOffset ?? Number.MAX_SAFE_INTEGER;
     const last = lastLsnOf(link) ?? Number.MAX_SAFE_INTEGER;
     withFile(disk, name, (file) => {
@@ -50,10 +56,11 @@ export function partsOf(disk: SimulatedDisk): Part[] {
       for (const { header, offset, payload } of walkFrames(new Window(file), headerBytes, start)) {
         if (offset >= end) return;
         const lastLsn = Math.min(header.firstLsn + header.records - 1, last);
-        const to = offset + 64 + payload.byteLength;
+        const to = offset + FRAME_HEADER_BYTES + payload.byteLength;
         const first = Math.min(header.firstLsn, last + 1);
         const low = lowIn(header.type, payload);
-        parts.push({ name, from: offset, to, isHeader: false, low, firstLsn: first, lastLsn, cuts: false });
+        const place = { from: offset, to, isHeader: false, firstLsn: first, lastLsn };
+        parts.push({ ...common, ...place, low, cuts: false, stamp: header });
       }
     });
     return parts;
@@ -117,4 +124,24 @@ export function hidesCut(disk: SimulatedDisk, parts: readonly Part[], holes: rea
 /** Every place that tells the newest clean-up mark was hit. */
 export function hidesMark(parts: readonly Part[], holes: readonly Hole[], low: number): boolean {
   return low > 1 && parts.every((part) => part.low !== low || isHit(part, holes));
+}
+
+/**
+ * The end of the log from the first damage on, when it looks as if the power had gone before that was synced, and so is cut
+ * off with what is whole in it: the seal is hit, and no header of a frame that is left says that any of it was on stable
+ * storage. Nor does the size of a file that grew.
+ */
+export function tornEnd(parts: readonly Part[], holes: readonly Hole[]): Hole | undefined {
+  const { name, grew, isHeader } = parts[parts.length - 1];
+  const [header, ...frames] = parts.filter((part) => part.name === name);
+  const first = frames.findIndex((part) => isHit(part, holes));
+  if (!grew || isHeader || first < 0 || isHit(header, holes) || !isHit(frames[frames.length - 1], holes))
+    return undefined;
+  const { from, firstLsn } = frames[first];
+  const vouched = frames.slice(first + 1).some((part) => {
+    const { durableLsn, flags } = part.stamp!;
+    const vouches = durableLsn >= firstLsn || (flags & HeaderFlag.PrefixDurable) !== 0;
+    return vouches && !isHit({ ...part, to: part.from + FRAME_HEADER_BYTES }, holes);
+  });
+  return vouched ? undefined : { name, from, to: Number.MAX_SAFE_INTEGER };
 }
