@@ -1,5 +1,7 @@
 import { verifyLog, type WalRecord, WriteAheadLog } from 'ringwal';
 import t from 'tap';
+import { Catalog } from '../src/reader/catalog.js';
+import { nodeFiles } from '../src/reader/files.js';
 import { collect, failsWith, numbers, openLog, segmentFiles, temporaryDirectory } from './helpers.js';
 
 const SMALL = { segmentBytes: 65_536, autoCleanup: false };
@@ -104,6 +106,28 @@ t.test('followers, here and from the files alone, get all opaque records through
     t.equal(new Set(seen.map(({ lsn }) => lsn)).size, seen.length);
     t.equal(seen.at(-1)?.lsn, total);
   }
+});
+
+t.test('a compaction between the list of files and a look at one of them hides nothing', async (t) => {
+  const { log } = await twoViews(t);
+  const files = nodeFiles(log.directory);
+  let compacted = false;
+  const list = async () => {
+    const names = await files.list();
+    if (!compacted && known) {
+      compacted = true;
+      await log.compact();
+    }
+    return names;
+  };
+  let known = false;
+  const catalog = new Catalog({ list, open: files.open });
+  const [first] = await catalog.refresh();
+  known = true;
+  await catalog.renew(first.name);
+  t.ok(compacted);
+  t.not(catalog.entries[0].name, first.name);
+  t.equal(catalog.entries[0].header.firstLsn, 1);
 });
 
 t.test('verify beside a writer that compacts never takes it for damage', async (t) => {

@@ -79,10 +79,13 @@ export class Catalog {
     const replaced = this.#behindGone(names);
     for (const name of this.#doubted) replaced.add(name);
     this.#doubted.clear();
+    let gone = false;
     for (const name of names) {
       try {
-        const known = replaced.has(name) ? undefined : this.#headers.get(name);
-        const header = known ?? (await this.#readHeader(name));
+        const known = gone || replaced.has(name) ? undefined : this.#headers.get(name);
+        const header: SegmentHeader | undefined = known ?? (await this.#readHeader(name));
+        // Gone since the directory was listed: what stands behind it may have taken its place in the meantime.
+        gone = header === undefined;
         if (header !== undefined) headers.set(name, header);
       } catch (error) {
         if (onDamage === undefined) throw error;
