@@ -82,7 +82,7 @@ export class Catalog {
     let gone = false;
     for (const name of names) {
       try {
-        const known = gone || replaced.has(name) ? undefined : this.#headers.get(name);
+        const known: SegmentHeader | undefined = gone || replaced.has(name) ? undefined : this.#headers.get(name);
         const header: SegmentHeader | undefined = known ?? (await this.#readHeader(name));
         // Gone since the directory was listed: what stands behind it may have taken its place in the meantime.
         gone = header === undefined;
