@@ -7,6 +7,7 @@ import { filesOf } from '../src/reader/storage-files.js';
 import { firstLsnSince } from '../src/reader/time-lookup.js';
 import { verifyFiles } from '../src/reader/verify.js';
 import { inspectPointInTime } from '../src/recovery/point-in-time.js';
+import { inspectLog } from '../src/recovery/recover.js';
 import { salvageLog } from '../src/recovery/salvage.js';
 import { finish } from '../src/recovery/survey.js';
 import { readContent, readHeader, withFile } from '../src/segments/read-segment.js';
@@ -472,3 +473,28 @@ t.test('a delete behind parts that may be committed later stays', async (t) => {
   );
   t.equal(await faultOf(log, log.history), undefined);
 });
+
+t.test('a compacted segment that was cleaned up may be in any condition, while its file is still there', async (t) => {
+  for (const damaged of [false, true]) {
+    const log = new KeyLog({ disk: new SimulatedDisk(new Random(1)) });
+    for (let segment = 0; segment < 3; segment++) {
+      for (let i = 0; i < 20; i++) log.write(put(`key ${i}`, `value ${segment}`));
+      log.sequencer.rotate();
+    }
+    log.compact();
+    const [name] = log.disk.list().filter((file) => file.endsWith('.wal') && isCompacted(headerOf(log.disk, file)));
+    log.write(data('behind'));
+    log.sequencer.updateState((state) => ({ ...state, checkpoint: 60 }));
+    // A crash keeps the file.
+    t.ok(log.sequencer.cleanup().some((gone) => gone.name === name));
+    log.sequencer.close();
+    if (damaged) log.disk.flip(name, withFile(log.disk, name, (file) => file.size()) - 20, 1);
+    t.match(await verifyFiles(filesOf(log.disk)), { verdict: 'clean', records: 1, firstLsn: 61 });
+    const { obsolete, state, end } = inspectLog(log.disk, 'strict');
+    t.match({ obsolete, state, end }, { obsolete: [name], state: { low: 61 }, end: { lastLsn: 61 } });
+  }
+});
+
+function headerOf(disk: SimulatedDisk, name: string) {
+  return withFile(disk, name, readHeader);
+}

@@ -1,5 +1,6 @@
 import t from 'tap';
 import { crc32 } from '../src/format/checksum.js';
+import { giveHeaderChecksum } from '../src/format/gap.js';
 import { Level } from '../src/format/levels.js';
 import { SEGMENT_HEADER_UNIT } from '../src/format/segment-header.js';
 import type { LogState } from '../src/format/state.js';
@@ -183,6 +184,66 @@ t.test('what was cleaned up and has lost its header is set aside by point-in-tim
   t.same(await lsnsIn(disk), numbers(13, 18));
   t.equal((await verifyFiles(filesOf(disk))).verdict, 'clean');
 });
+
+t.test(
+  'a first segment without a header opens after its repair, cut short in any call or not, with files of what was cleaned up before it',
+  async (t) => {
+    const damaged = (others: number[]) => {
+      const log = rotatedLog(4);
+      log.sequencer.updateState((state) => ({ ...state, checkpoint: 14 }));
+      // A crash keeps the files that nobody needs any more.
+      t.same(log.sequencer.cleanup().length, 2);
+      const disk = atRest(log);
+      const names = segments(disk);
+      for (const i of [2, ...others]) loseHeader(disk, names[i]);
+      return disk;
+    };
+    for (const others of [[], [0], [1], [0, 1], [3], [1, 3]]) {
+      const what = `without the headers of 3 and ${others.map((i) => i + 1)}`;
+      let crashes = 0;
+      for (let call = 1, reached = true; reached; call++) {
+        const disk = damaged(others);
+        disk.arm({ crashAt: call });
+        const early = await repairStorage(disk).catch((error: unknown) => error);
+        reached = disk.crashed;
+        disk.arm();
+        disk.restart(call % 2 === 0 ? 'power' : 'process');
+        if (reached) {
+          crashes++;
+          t.match(early, { name: 'CrashError' });
+          t.match(await repairStorage(disk), { kept: 12, lost: [] }, `${what}, call ${call}`);
+        }
+        const { verdict } = await verifyFiles(filesOf(disk));
+        const { state, end } = SimulatedLog.reopen(disk, 'power').recovered;
+        t.same([verdict, state.low, end.lastLsn], ['clean', 13, 24], `${what}, call ${call}`);
+        t.same(await lsnsIn(disk), numbers(13, 24), `${what}, call ${call}`);
+      }
+      t.ok(crashes > 5, `${what}: cut short in each of ${crashes} calls`);
+    }
+  },
+);
+
+t.test(
+  'verify: a segment that names one before the file that stands there is damage, whatever was cleaned up, as it is for open',
+  async (t) => {
+    const log = rotatedLog(4);
+    log.sequencer.updateState((state) => ({ ...state, checkpoint: 14 }));
+    log.sequencer.cleanup();
+    const disk = atRest(log);
+    const [, second, third] = segments(disk);
+    const { headerCrc } = withFile(disk, third, readHeader);
+    const block = Buffer.alloc(SEGMENT_HEADER_UNIT);
+    withFile(disk, third, (file) => file.read(block, 0));
+    block.writeBigUInt64LE(0n, 80);
+    giveHeaderChecksum(block, headerCrc);
+    disk.overwrite(third, block, 0);
+    t.throws(() => inspectLog(disk, 'tolerate-torn-tail'), { code: 'ERR_WAL_CORRUPT', segment: third });
+    const { verdict, damage } = await verifyFiles(filesOf(disk));
+    t.equal(verdict, 'corrupt');
+    t.ok(damage.some(({ segment, reason }) => segment === second && reason.includes('segment 0')));
+    await failsWith(t, 'ERR_WAL_CORRUPT', repairStorage(disk), 'and it is not for a repair to judge');
+  },
+);
 
 t.test(
   'bytes behind the seal of a segment that stays are cut off by point-in-time that ends the log later',

@@ -1,9 +1,15 @@
 import t from 'tap';
 import { WalError } from '../src/errors.js';
 import { Level } from '../src/format/levels.js';
+import { filesOf } from '../src/reader/storage-files.js';
+import { verifyFiles } from '../src/reader/verify.js';
+import { inspectPointInTime } from '../src/recovery/point-in-time.js';
 import { inspectLog } from '../src/recovery/recover.js';
+import { endLastSegment } from '../src/recovery/repair-tail.js';
+import { finish } from '../src/recovery/survey.js';
 import { describeRow, type SegmentEnd, verdictOf } from '../src/recovery/verdict.js';
 import { segmentName } from '../src/segments/names.js';
+import { partsOf, tornEnd } from './simulation/holes.js';
 import { Random } from './simulation/random.js';
 import { framesOf } from './simulation/reading.js';
 import { SimulatedDisk } from './simulation/simulated-disk.js';
@@ -213,6 +219,49 @@ t.test('D: a hole in a group that nobody had on disk is a torn tail, and all beh
   t.equal((await again.read(1)).length, 1);
   t.equal(log.watermark(Level.Disk), 0);
 });
+
+t.test(
+  'C, D: two places of a segment that grew and that recovery sealed: lost LSNs are named as soon as any stamp is left, and else all calls it a torn tail',
+  async (t) => {
+    const grown = () => {
+      const { disk, log } = fourFrames();
+      log.sequencer.rotate();
+      for (const frames of [2, 4]) {
+        for (let i = 0; i < frames; i++) log.append(Level.Disk);
+        log.sequencer.step();
+      }
+      disk.crash();
+      SimulatedLog.reopen(disk, 'process');
+      return disk;
+    };
+    const sound = grown();
+    const last = segmentName(2);
+    const frames = partsOf(sound).filter(({ name, isHeader }) => name === last && !isHeader);
+    t.equal(frames.length, 7, 'two groups and a seal');
+    const verdicts: Record<string, string> = {};
+    for (const [i, { from: first, firstLsn }] of frames.entries()) {
+      for (const { from: second } of frames.slice(i + 1)) {
+        const disk = grown();
+        const holes = [first, second].map((from) => ({ name: last, from: from + 20, to: from + 21 }));
+        for (const { name, from } of holes) disk.flip(name, from, 2);
+        const end = finish(inspectPointInTime(disk));
+        const { verdict } = end.report;
+        const where = `${i} and ${frames.findIndex(({ from }) => from === second)}`;
+        verdicts[where] = verdict;
+        t.equal(verdict === 'torn-tail', tornEnd(partsOf(sound), holes) !== undefined, `${where}: the judge agrees`);
+        const sealed = second !== frames[6].from;
+        t.equal((await verifyFiles(filesOf(disk))).verdict, verdict === 'torn-tail' ? verdict : 'corrupt', where);
+        if (!sealed && verdict === 'torn-tail') t.equal(inspectLog(disk, 'tolerate-torn-tail').report.verdict, verdict);
+        if (!sealed && verdict !== 'torn-tail') t.equal(corruption(disk).lsn, firstLsn);
+        t.equal(end.end.lastLsn, firstLsn - 1, `${where}: what is before it stays`);
+        t.same(end.report.lost ?? [], verdict === 'torn-tail' ? [] : [{ firstLsn, lastLsn: 10 }], where);
+        endLastSegment(disk, end, 1_700_000_001_000);
+        t.ok(disk.list('quarantine').includes(`${last}@${first}`), `${where}: what is cut off is kept`);
+      }
+    }
+    t.match(verdicts, { '0 and 6': 'salvaged', '1 and 6': 'salvaged', '2 and 6': 'torn-tail', '5 and 6': 'torn-tail' });
+  },
+);
 
 t.test('E: bytes behind the last frame that make none are a torn tail; strict mode refuses it', (t) => {
   const { disk, offsets } = fourFrames();

@@ -237,8 +237,7 @@ class LogVerifier {
 /** Puts together what belongs to the log: segments below the clean-up mark do not any more. */
 function report(checked: Checked[]): VerifyReport {
   const low = lowOf(checked);
-  const from = firstKept(checked, low);
-  const kept = checked.filter(({ subject, findings }, i) => subject.isLast || (i >= from && findings.endLsn >= low));
+  const kept = keptOf(checked, low);
   // Of a file without a header nobody knows that it was cleaned up: open refuses the log for it.
   const damage = checked.flatMap((each) =>
     each.subject.header === undefined && !kept.includes(each) ? each.findings.damage.slice(0, 1) : [],
@@ -274,14 +273,21 @@ function lowOf(checked: readonly Checked[]): Lsn {
     .reduce((highest, { findings }) => Math.max(highest, findings.state?.low ?? 1), 1);
 }
 
-/** Which of the segments is the first that may not have been cleaned up: behind it, one begins at or below the mark. */
-function firstKept(checked: readonly Checked[], low: Lsn): number {
+/**
+ * The segments that were not cleaned up: from the last one on that begins at or below the mark. Where a log was begun anew, all
+ * behind the place where it was count, whatever their LSNs are, as they do for open.
+ */
+function keptOf(checked: readonly Checked[], low: Lsn): Checked[] {
   const first = checked.findLastIndex(({ subject: { header } }) => header !== undefined && header.firstLsn <= low);
-  const places = checked.map(({ subject: { name, header } }) => ({
-    id: segmentIdOf(name)!,
-    previousId: header?.previous.segmentId,
-  }));
-  return Math.min(Math.max(first, 0), beganAnewFrom(places));
+  const anew = beganAnewFrom(
+    checked.map(({ subject: { name, header } }) => ({
+      id: segmentIdOf(name)!,
+      previousId: header?.previous.segmentId,
+    })),
+  );
+  return checked.filter(({ subject, findings }, i) => {
+    return subject.isLast || i >= anew || (i >= first && findings.endLsn >= low);
+  });
 }
 
 /** What is wrong between a segment and the one before it. */

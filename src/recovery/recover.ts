@@ -135,16 +135,12 @@ function inspectOnce(storage: Storage, mode: RecoveryMode, onProgress?: OnScan):
     return { content, leftOver: hasLeftOver(file, lastHeader, content) };
   });
   const links = chainOf(headers);
-  const infos = describeSegments(storage, links, content);
   const state = content.state;
-  const from = infos.findIndex(({ lastLsn }) => lastLsn >= state.low);
-  const kept = infos.slice(
-    Math.min(from < 0 ? infos.length - 1 : from, beganAnewFrom(links.map(({ header }) => placeOf(header)))),
-  );
-  const keptLinks = links.slice(links.length - kept.length);
+  const keptLinks = keptOf(links, content);
+  const kept = describeSegments(storage, keptLinks, content);
   checkChain(kept, keptLinks, state);
 
-  const last = infos[infos.length - 1];
+  const last = kept[kept.length - 1];
   const { row, verdict } = verdictOf({
     isLast: true,
     sealed: content.sealed,
@@ -230,6 +226,13 @@ export function highestId(storage: Storage, segments: string[]): number {
   for (const name of segments) note(segmentIdOf(name));
   for (const name of storage.list(QUARANTINE_FOLDER)) note(quarantinedIdOf(name));
   return highest;
+}
+
+/** Without what was cleaned up, whose files may still be there: in whatever condition they are. */
+function keptOf(links: Link[], { state, lastLsn }: SegmentContent): Link[] {
+  const from = links.findIndex((link) => (lastLsnOf(link) ?? lastLsn) >= state.low);
+  const anew = beganAnewFrom(links.map(({ header }) => placeOf(header)));
+  return links.slice(Math.min(from < 0 ? links.length - 1 : from, anew));
 }
 
 function describeSegments(storage: Storage, links: Link[], last: SegmentContent): SegmentInfo[] {

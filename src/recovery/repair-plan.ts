@@ -96,6 +96,8 @@ class Planner {
   readonly #plan: RepairPlan = { segments: [], setAside: [], lost: [], kept: 0, lastLsn: 0 };
   readonly #low: Lsn;
   #before: End | undefined;
+  /** The file before the first that is kept: what was cleaned up, and is still there. */
+  #idBefore = 0;
   #state: LogState | undefined;
   #logId: Uint8Array;
 
@@ -128,6 +130,7 @@ class Planner {
     }
     const from = firstKept(kept, this.#low);
     for (const { name, headWhole } of kept.slice(0, from)) if (!headWhole) this.#plan.setAside.push(name);
+    if (from > 0) this.#idBefore = kept[from - 1].id;
     return kept.slice(from);
   }
 
@@ -220,7 +223,9 @@ class Planner {
     }
     const run = runs.at(0);
     survey.salt ??= randomSalt();
-    const previous = before ?? { segmentId: 0, lastLsn: this.#low - 1, endOffset: 0, headerCrc: 0, timestamp: 0 };
+    // A header that steps over a file which is there would look like one that point-in-time began anew with.
+    const cleaned = { segmentId: this.#idBefore, lastLsn: this.#low - 1, endOffset: 0, headerCrc: 0, timestamp: 0 };
+    const previous = before ?? cleaned;
     const expected = previous.lastLsn + 1;
     const cuts = run !== undefined && run.firstLsn < expected;
     // Without a predecessor, what stood before the first record may have been cleaned up as well as lost: see #low.

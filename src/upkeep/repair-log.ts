@@ -45,12 +45,13 @@ export interface RepairReport {
  * log as it would be, before the first byte is changed. Safe to cut short at any moment, and to begin anew.
  *
  * Rejects with `ERR_WAL_LOCKED` while the log is open for writing, `ERR_WAL_NOT_FOUND` when there is none, and
- * `ERR_WAL_CORRUPT` when the damage is of a kind that it cannot repair; nothing was changed then.
+ * `ERR_WAL_CORRUPT` when the damage is of a kind that it cannot repair; nothing was changed then. With `ERR_WAL_FAILED` when
+ * the directory cannot be read or written.
  */
 export async function repairLog(directory: string, options: RepairOptions = {}): Promise<RepairReport> {
   options.signal?.throwIfAborted();
-  if (!holdsLog(directory)) throw new WalError('ERR_WAL_NOT_FOUND', `There is no log in ${directory}.`);
   try {
+    if (!holdsLog(directory)) throw new WalError('ERR_WAL_NOT_FOUND', `There is no log in ${directory}.`);
     const lock = DirectoryLock.acquire(directory);
     try {
       return await repairStorage(new NodeStorage(directory), options);
