@@ -2,6 +2,7 @@ import { SegmentFlag } from '../../src/format/segment-header.js';
 import { chainOf, lastLsnOf } from '../../src/segments/chain.js';
 import { segmentIdOf, segmentName } from '../../src/segments/names.js';
 import { readHeader, withFile } from '../../src/segments/read-segment.js';
+import { statedEnd } from '../../src/segments/segment-end.js';
 import { Window, walkFrames } from '../../src/segments/walk.js';
 import type { Random } from './random.js';
 import type { SimulatedDisk } from './simulated-disk.js';
@@ -34,7 +35,7 @@ export function partsOf(disk: SimulatedDisk): Part[] {
     const name = segmentName(segmentId);
     const cuts = (flags & SegmentFlag.Truncates) !== 0;
     const parts: Part[] = [{ name, from: 0, to: headerBytes, isHeader: true, firstLsn, lastLsn: firstLsn - 1, cuts }];
-    const end = link.next?.previous.endOffset ?? Number.MAX_SAFE_INTEGER;
+    const end = statedEnd(link.header, link.next)?.endOffset ?? Number.MAX_SAFE_INTEGER;
     const last = lastLsnOf(link) ?? Number.MAX_SAFE_INTEGER;
     withFile(disk, name, (file) => {
       const start = { salt, lsn: firstLsn, previousCrc: headerCrc };
