@@ -489,6 +489,14 @@ export const MUTATIONS: readonly Mutation[] = [
     ';',
     'transactions',
   ),
+  one(
+    'compacted-end',
+    'A compacted segment that an interrupted cut ended too soon counts as sound',
+    'src/recovery/point-in-time.js',
+    'const reachesNext = isLast || nextLsn > lastLsnOf(survey);',
+    'const reachesNext = true;',
+    'compaction-damage',
+  ),
   {
     id: 'batch-split',
     breaks: 'An atomic batch lies in two frames',
