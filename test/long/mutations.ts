@@ -490,6 +490,14 @@ export const MUTATIONS: readonly Mutation[] = [
     'transactions',
   ),
   one(
+    'circles',
+    'What is due while a sync is under way keeps the actor busy until it is over',
+    SEQUENCER,
+    'if (this.#syncing !== undefined)\n            return undefined;\n        return Math.max',
+    'return Math.max',
+    'syncer',
+  ),
+  one(
     'compacted-end',
     'A compacted segment that an interrupted cut ended too soon counts as sound',
     'src/recovery/point-in-time.js',
