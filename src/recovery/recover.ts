@@ -132,16 +132,16 @@ function inspectOnce(storage: Storage, mode: RecoveryMode, onProgress?: OnScan):
     return { content, leftOver: hasLeftOver(file, lastHeader, content) };
   });
   const links = chainOf(headers);
-  const infos = describeSegments(storage, links, content);
   const state = content.state;
-  const from = infos.findIndex(({ lastLsn }) => lastLsn >= state.low);
-  const kept = infos.slice(
-    Math.min(from < 0 ? infos.length - 1 : from, beganAnewFrom(links.map(({ header }) => placeOf(header)))),
+  const from = links.findIndex((link) => (lastLsnOf(link) ?? content.lastLsn) >= state.low);
+  const keptLinks = links.slice(
+    Math.min(from < 0 ? links.length - 1 : from, beganAnewFrom(links.map(({ header }) => placeOf(header)))),
   );
-  const keptLinks = links.slice(links.length - kept.length);
+  // The others are not looked at: a file that was becoming a spare when the power went may have its old name back.
+  const kept = describeSegments(storage, keptLinks, content);
   checkChain(kept, keptLinks, state);
 
-  const last = infos[infos.length - 1];
+  const last = kept[kept.length - 1];
   const { row, verdict } = verdictOf({
     isLast: true,
     sealed: content.sealed,

@@ -498,6 +498,14 @@ export const MUTATIONS: readonly Mutation[] = [
     'syncer',
   ),
   one(
+    'cleaned-looked-at',
+    'What lies below the clean-up mark is looked at when a log is opened, and refused',
+    'src/recovery/recover.js',
+    'describeSegments(storage, keptLinks, content)',
+    'describeSegments(storage, links, content).slice(-keptLinks.length)',
+    'compaction-crash',
+  ),
+  one(
     'compacted-end',
     'A compacted segment that an interrupted cut ended too soon counts as sound',
     'src/recovery/point-in-time.js',

@@ -11,6 +11,9 @@ export async function compact(life: Life, meanwhile: Meanwhile): Promise<Compact
   life.compacting = true;
   try {
     return await new Compactor(hostOf(life, meanwhile)).compact();
+  } catch (error) {
+    life.unsettled = true;
+    throw error;
   } finally {
     life.compacting = false;
   }

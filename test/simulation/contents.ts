@@ -20,7 +20,7 @@ export async function judgeContents(life: Life, state: LogState, end: number): P
   const records = await readAll(disk, low, end, undefined, keys.ring);
   const gone = model.checkRecords(records, low, end);
   await judgeReplay(life, disk, state, end);
-  model.took(gone, state);
+  if (!life.unsettled) model.took(gone, state);
   return records.length;
 }
 

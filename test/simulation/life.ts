@@ -52,6 +52,8 @@ export class Life {
   doing = 'start';
   /** The storage call that is under way, by what is going on. */
   lastCall = '';
+  /** Whether the files that a compaction put in place will stay there, only the next recovery tells. */
+  unsettled = false;
   /** A compaction is under way: it may be reading any sealed segment. */
   compacting = false;
   #nextId = FIRST_SHARED;
@@ -86,7 +88,7 @@ export class Life {
     };
     syncer.onOver = () => {
       this.#handedOver++;
-      this.model.stateSynced(newest);
+      if (newest !== undefined) this.model.stateSynced(newest);
       this.tally.handedOver++;
     };
     return syncer;
@@ -126,6 +128,7 @@ export class Life {
     this.#handedOver = 0;
     this.syncer?.reset();
     this.compacting = false;
+    this.unsettled = false;
     this.#unsyncedSince = undefined;
     this.left = { spares: recovered.spares, unfinished: unfinishedSpares(this.disk) };
     const host = {

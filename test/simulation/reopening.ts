@@ -22,6 +22,7 @@ export async function reopen(life: Life, first: CrashKind): Promise<Recovered> {
   let kind = first;
   let promised = model.os;
   let lost = false;
+  life.unsettled = false;
   for (const producer of life.producers) producer.collectInFlight(model);
   model.commitInFlight();
   for (let attempt = 0; ; attempt++) {
@@ -67,11 +68,16 @@ export function noteCrash(life: Life): void {
 }
 
 export function isInjected(error: unknown, { failAt, failLookAt, failNext, errno = 'EIO' }: Faults): boolean {
-  const { code: own, cause } = error as NodeJS.ErrnoException;
-  const code =
-    own === 'ERR_WAL_NO_SPACE' || own === 'ERR_WAL_FAILED' ? (cause as NodeJS.ErrnoException | undefined)?.code : own;
+  const code = firstCode(error);
   if (failAt !== undefined && code === errno) return true;
   return (failLookAt !== undefined || failNext !== undefined) && (code === 'EIO' || code === errno);
+}
+
+/** The code of what the disk said first, whatever it was wrapped in on its way. */
+function firstCode(error: unknown): string | undefined {
+  const { code, cause } = error as NodeJS.ErrnoException;
+  const wrapped = code === 'ERR_WAL_NO_SPACE' || code === 'ERR_WAL_FAILED';
+  return wrapped && cause !== undefined ? firstCode(cause) : code;
 }
 
 const RARE: readonly Call[] = ['makeFolder', 'truncate', 'rename', 'create', 'remove', 'list', 'size', 'freeBytes'];
