@@ -1,6 +1,8 @@
 import t from 'tap';
 import { Codec } from '../src/format/codec.js';
+import { withCheckpoint } from '../src/format/state.js';
 import { readHeader, withFile } from '../src/segments/read-segment.js';
+import { retireSegments } from '../src/segments/retire.js';
 import { isCompacted } from '../src/segments/segment-end.js';
 import { clear, data, del, faultOf, KeyLog, put } from './compaction-helpers.js';
 import { Random } from './simulation/random.js';
@@ -130,6 +132,28 @@ function hasCompacted(disk: SimulatedDisk): boolean {
   const names = disk.list().filter((name) => name.endsWith('.wal'));
   return names.some((name) => isCompacted(withFile(disk, name, readHeader)));
 }
+
+t.test('a crash at any call of a clean-up that recycles a compacted segment leaves a log that opens', (t) => {
+  let crashes = 0;
+  for (let seed = 1; seed <= 20; seed++) {
+    for (let at = 1, reached = true; reached; at++) {
+      const disk = new SimulatedDisk(new Random(seed));
+      const log = prepare(disk);
+      log.compact();
+      log.sequencer.updateState((state) => withCheckpoint(state, log.watermark(2)));
+      reached = during(disk, { crashAt: at }, () => {
+        const names = log.sequencer.cleanup().map(({ name }) => name);
+        retireSegments(disk, names, names.length, 32 * 1024);
+      });
+      if (!reached) break;
+      crashes++;
+      const after = log.next('power');
+      if (after.watermark(2) !== log.watermark(2)) t.fail(`seed ${seed}, call ${at}: it ends at ${after.watermark(2)}`);
+    }
+  }
+  t.ok(crashes > 100, `${crashes} crashes`);
+  t.end();
+});
 
 t.test('a call that fails in a compaction leaves a log that goes on and loses nothing', async (t) => {
   const failing: Call[] = ['create', 'write', 'sync', 'rename', 'syncFolder', 'remove'];

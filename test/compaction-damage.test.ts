@@ -8,6 +8,7 @@ import { firstLsnSince } from '../src/reader/time-lookup.js';
 import { verifyFiles } from '../src/reader/verify.js';
 import { inspectPointInTime } from '../src/recovery/point-in-time.js';
 import { inspectLog } from '../src/recovery/recover.js';
+import { endLastSegment } from '../src/recovery/repair-tail.js';
 import { salvageLog } from '../src/recovery/salvage.js';
 import { finish } from '../src/recovery/survey.js';
 import { readContent, readHeader, withFile } from '../src/segments/read-segment.js';
@@ -17,7 +18,9 @@ import { repairStorage } from '../src/upkeep/repair-log.js';
 import { clear, data, del, faultOf, KeyLog, type LogEncoding, put } from './compaction-helpers.js';
 
 import { Random } from './simulation/random.js';
+import { framesOf as placesOf } from './simulation/reading.js';
 import { SimulatedDisk } from './simulation/simulated-disk.js';
+import { during } from './simulation/simulated-log.js';
 
 /** A sound log of a compacted segment between two others. */
 function compactedLog(encoding: LogEncoding = {}): { log: KeyLog; name: string; bytes: number } {
@@ -51,6 +54,36 @@ t.test(
   'a changed byte anywhere in a compacted segment of compressed frames and transactions is noticed, and repaired as far as it goes',
   async (t) => {
     await flipAll(t, { codec: Codec.Deflate }, 2 + 60 + 20 + 2 * (3 * 10 + 10) + 1);
+  },
+);
+
+t.test(
+  'point-in-time that ends within a compacted segment comes to the same end, whatever call it was cut short in',
+  async (t) => {
+    const open = (disk: SimulatedDisk) => {
+      const recovered = finish(inspectPointInTime(disk));
+      endLastSegment(disk, recovered, 1_700_000_000_000);
+      return recovered.end.lastLsn;
+    };
+    const damaged = () => {
+      const { log, name } = compactedLog({ codec: Codec.Deflate });
+      const { offsets } = placesOf(log.disk, name);
+      log.disk.flip(name, offsets[offsets.length >> 1] + 70, 1);
+      return log.disk;
+    };
+    const end = open(damaged());
+    const { lastLsn } = inspectLog(compactedLog({ codec: Codec.Deflate }).log.disk, 'strict').end;
+    t.ok(end > 2 && end < lastLsn - 1, `it ends in the middle, at LSN ${end} of ${lastLsn}`);
+    let calls = 0;
+    for (let reached = true; reached; calls++) {
+      const disk = damaged();
+      reached = during(disk, { crashAt: calls + 1 }, () => open(disk));
+      disk.restart(calls % 2 === 0 ? 'power' : 'process');
+      t.equal(open(disk), end, `cut short in call ${calls + 1}`);
+      t.equal(inspectLog(disk, 'strict').end.lastLsn, end);
+      t.equal((await verifyFiles(filesOf(disk))).verdict, 'clean');
+    }
+    t.ok(calls > 10, `it was cut short in each of ${calls} calls`);
   },
 );
 

@@ -129,6 +129,34 @@ t.test('a frame that is written while a sync is under way does not vouch for wha
   t.end();
 });
 
+t.test('a sync that takes longer than flushIntervalMs leaves nothing to do, and what is due comes after it', (t) => {
+  const syncer = new SlowSyncer();
+  const log = new SimulatedLog({ syncer, flushIntervalMs: 1000 });
+  log.append(Level.Os);
+  log.sequencer.step();
+  log.append(Level.Disk);
+  log.sequencer.step();
+  log.append(Level.Os);
+  log.sequencer.step();
+  log.clock += 500;
+  t.equal(log.sequencer.timeToFlush(), undefined, 'the actor may sleep until it is over');
+  log.clock += 2000;
+  log.append(Level.Os);
+  log.sequencer.step();
+  t.equal(log.sequencer.step(), false, 'and does not go round in circles');
+  t.equal(syncer.begun, 1);
+  syncer.told = true;
+  t.equal(log.sequencer.step(), true);
+  t.equal(log.watermark(Level.Disk), 2);
+  // The levels are mixed no more: whatever syncs now.
+  syncer.told = true;
+  log.sequencer.step();
+  syncer.told = true;
+  log.sequencer.step();
+  t.equal(log.watermark(Level.Disk), 4, 'at once');
+  t.end();
+});
+
 t.test('a sync that fails elsewhere poisons the log as one that fails here does', (t) => {
   for (const finish of [false, true]) {
     const syncer = new SlowSyncer();

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { BroadcastChannel } from 'node:worker_threads';
-import { invalidArgument, WalError } from '../errors.js';
+import { WalError } from '../errors.js';
 import { Codec } from '../format/codec.js';
 import { makeRingKey, type RingKey, SALT_BYTES } from '../format/encryption.js';
 import { COMPRESS_BYTES } from '../format/frame-payload.js';
@@ -29,6 +29,7 @@ import type { SegmentInfo } from '../segments/segment-info.js';
 import { NodeStorage } from '../storage/node-storage.js';
 import { ActorLink } from './actor-link.js';
 import { type CommitEvent, Commits } from './commits.js';
+import { checkCut, checkFirstCheckpoint } from './compaction-limits.js';
 import { type CompactionReport, type CompactOptions, Compactor } from './compactor.js';
 import { CROWDED_POOL_FRAME_BYTES, POOL_ENCRYPT_BYTES, POOL_FRAME_BYTES } from './encode-frame.js';
 import { DirectoryLock } from './lock.js';
@@ -324,7 +325,7 @@ export class Coordinator {
 
   checkpoint(lsn: number): Promise<void> {
     return this.#pool.exclusively(async () => {
-      checkDeletes(this.#state, lsn);
+      checkFirstCheckpoint(this.#state, lsn);
       this.#state = await this.#link.request<LogState>({ op: 'checkpoint', lsn });
     });
   }
@@ -548,23 +549,6 @@ function howToEncode({ codec, keySource, poolPays }: ResolvedOptions) {
   const most = codec === Codec.None ? POOL_ENCRYPT_BYTES : COMPRESS_BYTES;
   const encodeBytes = poolPays ? most : CROWDED_POOL_FRAME_BYTES;
   return codec === Codec.None ? { codec, encodeBytes } : { codec, encodeBytes, publishBytes: COMPRESSED_PUBLISH_BYTES };
-}
-
-/** What compaction replaced by a record above the cut would be missing below it. */
-function checkCut({ compacted = 0 }: LogState, lsn: number): void {
-  if (lsn >= compacted) return;
-  throw invalidArgument(
-    `LSN ${lsn} is behind LSN ${compacted}, up to which the log was compacted: it can be cut no further back.`,
-  );
-}
-
-/** A state outside that is older than a delete that compaction took out would keep what it deleted. */
-function checkDeletes({ checkpoint, deletesGone = 0 }: LogState, lsn: number): void {
-  if (checkpoint > 0 || lsn === 0 || lsn >= deletesGone) return;
-  throw invalidArgument(
-    `The first checkpoint of this log must be at LSN ${deletesGone} or above, not at LSN ${lsn}: compaction took out ` +
-      'deletes up to there, which a state of that time still needs.',
-  );
 }
 
 /** Resolves once the promise does; rejects with the reason of a signal that fires before. */

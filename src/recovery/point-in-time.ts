@@ -76,8 +76,12 @@ function follows({ head }: Survey, before: Survey | undefined, low: Lsn): boolea
 
 function endsSound(storage: Storage, survey: Survey): boolean {
   const { next, isLast, runs } = survey;
-  const { endOffset, endCrc, sealed } = endOf(survey);
-  if (survey.compacted) return sealed && runs.length === 1 && endOffset === survey.fileBytes;
+  const { endOffset, endCrc, nextLsn, sealed } = endOf(survey);
+  if (survey.compacted) {
+    // A cut that was interrupted ended it in a seal of its own, sooner than its successor knows it to end.
+    const reachesNext = isLast || nextLsn > lastLsnOf(survey);
+    return sealed && runs.length === 1 && endOffset === survey.fileBytes && reachesNext;
+  }
   if (next !== undefined) return endOffset === next.previous.endOffset && endCrc === next.previous.headerCrc;
   if (!isLast) return sealed && runs.length === 1;
   if (sealed) return runs.length === 1 && openedEnd(storage, survey) === endOffset;

@@ -137,6 +137,7 @@ function inspectOnce(storage: Storage, mode: RecoveryMode, onProgress?: OnScan):
   const links = chainOf(headers);
   const state = content.state;
   const keptLinks = keptOf(links, content);
+  // The others are not looked at: a file that was becoming a spare when the power went may have its old name back.
   const kept = describeSegments(storage, keptLinks, content);
   checkChain(kept, keptLinks, state);
 

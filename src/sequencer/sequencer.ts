@@ -161,6 +161,10 @@ export class Sequencer {
     this.#publishSegments();
   }
 
+  get logId(): Uint8Array {
+    return this.#logId;
+  }
+
   get state(): LogState {
     return this.#state;
   }
@@ -190,6 +194,8 @@ export class Sequencer {
   /** Milliseconds until there is something to do without being asked; undefined for never. */
   timeToFlush(): number | undefined {
     if (this.#dirtySince === undefined || this.#options.flushIntervalMs === 0 || this.failed) return undefined;
+    // What is due meanwhile is looked at when that sync is over: until then there is nothing to do, and no turn to spend on it.
+    if (this.#syncing !== undefined) return undefined;
     return Math.max(0, this.#dirtySince + this.#options.flushIntervalMs - this.#host.now());
   }
 

@@ -61,14 +61,15 @@ function safeLsns({ model }: Life, parts: readonly Part[], holes: readonly Hole[
   const safe = new Set<number>();
   for (const part of parts) {
     if (isHit(part, holes)) continue;
-    for (let lsn = Math.max(part.firstLsn, low); lsn <= part.lastLsn; lsn++) if (!model.isGap(lsn)) safe.add(lsn);
+    for (let lsn = Math.max(part.firstLsn, low); lsn <= part.lastLsn; lsn++) if (!model.isAbsent(lsn)) safe.add(lsn);
   }
   return safe;
 }
 
 /** Returns whether there was a way around it: one hole always leaves one, several together may not. */
 async function judgeSalvage(life: Life, before: Before): Promise<boolean> {
-  const salvaged = await salvageLog(life.disk).catch((error: unknown) => {
+  const { ring } = life.keys;
+  const salvaged = await salvageLog(life.disk, undefined, undefined, ring).catch((error: unknown) => {
     const beyondRepair = error instanceof WalError && error.code === 'ERR_WAL_CORRUPT';
     if (!beyondRepair || before.holes.length === 1) throw error;
     life.trace?.(`    salvage: ${error.message}`);
@@ -77,7 +78,7 @@ async function judgeSalvage(life: Life, before: Before): Promise<boolean> {
   if (salvaged === undefined) return false;
   const { recovered, view } = salvaged;
   const { end, state, report } = recovered;
-  const records = end.lastLsn < state.low ? [] : await readAll(filesOf(view), state.low, end.lastLsn);
+  const records = end.lastLsn < state.low ? [] : await readAll(filesOf(view), state.low, end.lastLsn, undefined, ring);
   const found = new Set(records.map((record) => record.lsn));
   for (const record of records) life.model.checkRecord(record);
   checkLosses(life, before, 'salvage', recovered, found, report.lost ?? []);
@@ -87,14 +88,16 @@ async function judgeSalvage(life: Life, before: Before): Promise<boolean> {
 
 /** Puts gaps in the place of what is damaged, and goes on behind it. */
 async function repair(life: Life, before: Before): Promise<Recovered> {
-  const { disk, model, tally } = life;
+  const { disk, keys, model, tally } = life;
   life.doing = 'repair';
-  const { kept, lost } = await untilDone(life, () => repairStorage(disk));
+  const { kept, lost } = await untilDone(life, () =>
+    repairStorage(disk, { encryptionKey: keys.encrypted ? keys.source : undefined }),
+  );
   // All of it is durable when it is done.
   if (life.random.oneIn(2)) disk.restart('power');
   const recovered = inspectLog(disk, 'tolerate-torn-tail');
   const { end, state } = recovered;
-  const records = end.lastLsn < state.low ? [] : await readAll(disk, state.low, end.lastLsn);
+  const records = end.lastLsn < state.low ? [] : await readAll(disk, state.low, end.lastLsn, undefined, keys.ring);
   for (const record of records) model.checkRecord(record);
   const found = new Set(records.map((record) => record.lsn));
   hold(kept === found.size, 'Honest', () => `repair says that it kept ${kept} records, and ${found.size} are there`);
@@ -102,7 +105,7 @@ async function repair(life: Life, before: Before): Promise<Recovered> {
   endLastSegment(disk, recovered, life.clock);
   model.recovered(end.lastLsn, state);
   const gone = range(state.low, end.lastLsn).filter((lsn) => !found.has(lsn));
-  tally.lost += gone.filter((lsn) => lsn >= before.low && !model.isGap(lsn)).length;
+  tally.lost += gone.filter((lsn) => lsn >= before.low && !model.isAbsent(lsn)).length;
   model.gaveUp(gone);
   tally.repaired++;
   await checkSound(life, 'repair');
@@ -130,7 +133,7 @@ async function cutBack(life: Life, before: Before): Promise<Recovered> {
     return `cut back to LSN ${end.lastLsn}, the first damage is behind ${least}`;
   });
   if (end.lastLsn >= state.low) {
-    const records = await readAll(disk, state.low, end.lastLsn);
+    const records = await readAll(disk, state.low, end.lastLsn, undefined, life.keys.ring);
     model.checkRecords(records, state.low, end.lastLsn);
   }
   for (const lsn of before.safe) {
@@ -188,6 +191,8 @@ function checkLosses(
   }
   for (const lsn of range(Math.max(before.low, state.low), end.lastLsn)) {
     const there = found.has(lsn);
+    // What compaction took out nobody misses, wherever it had been.
+    if (!there && life.model.isAbsent(lsn) && !life.model.isGap(lsn)) continue;
     hold(there !== isWithin(lsn, lost), 'Loud', () => {
       return `${what}: LSN ${lsn} is ${there ? 'reported lost and there' : 'gone and not reported lost'}`;
     });

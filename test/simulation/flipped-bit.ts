@@ -5,8 +5,10 @@ import type { Life } from './life.js';
 import { hold } from './model.js';
 import { framesOf, readAll } from './reading.js';
 
+const CHANGES_STATE: ReadonlySet<number> = new Set([FrameType.State, FrameType.Positions, FrameType.Transaction]);
+
 /** Flips one bit of a segment, looks whether anybody notices, and flips it back. */
-export async function lookForFlippedBit({ disk, model, random, trace }: Life): Promise<void> {
+export async function lookForFlippedBit({ disk, keys, model, random, trace }: Life): Promise<void> {
   const found = inspectLog(disk, 'tolerate-torn-tail');
   if (found.segments.length === 0) return;
   const last = found.segments[found.segments.length - 1];
@@ -21,11 +23,11 @@ export async function lookForFlippedBit({ disk, model, random, trace }: Life): P
     const end = damaged.end.lastLsn;
     const proven = Math.max(frames.vouchedLsn, frames.stamp, last.firstLsn - 1);
     hold(end >= proven, 'Loud', () => `a flipped bit cut the log at ${end}, and ${proven} had been promised`);
-    const unvouched = frames.unvouchedTypes.some((type) => type === FrameType.State || type === FrameType.Positions);
+    const unvouched = frames.unvouchedTypes.some((type) => CHANGES_STATE.has(type));
     const same = JSON.stringify(damaged.state) === JSON.stringify(found.state);
     hold(same || unvouched, 'Loud', () => 'a flipped bit changed the state');
     const { low } = damaged.state;
-    if (end >= low) model.checkRecords(await readAll(disk, low, end), low, end);
+    if (end >= low) model.checkRecords(await readAll(disk, low, end, undefined, keys.ring), low, end);
   } catch (error) {
     if (!(error instanceof WalError) || error.code !== 'ERR_WAL_CORRUPT') throw error;
   } finally {

@@ -5,6 +5,7 @@ import { decodeState, encodeState } from '../../src/format/state.js';
 import { chainOf, lastLsnOf } from '../../src/segments/chain.js';
 import { segmentIdOf, segmentName } from '../../src/segments/names.js';
 import { readHeader, withFile } from '../../src/segments/read-segment.js';
+import { statedEnd } from '../../src/segments/segment-end.js';
 import { Window, walkFrames } from '../../src/segments/walk.js';
 import type { Random } from './random.js';
 import type { SimulatedDisk } from './simulated-disk.js';
@@ -49,7 +50,7 @@ export function partsOf(disk: SimulatedDisk): Part[] {
     const [to, copyAt] = [SEGMENT_PRELUDE_BYTES + encodeState(state).byteLength, headerBytes / 2];
     const common = { name, cuts, grew };
     const parts: Part[] = [{ ...common, from: 0, to, isHeader: true, copyAt, low, firstLsn, lastLsn: firstLsn - 1 }];
-    const end = link.next?.previous.endOffset ?? Number.MAX_SAFE_INTEGER;
+    const end = statedEnd(link.header, link.next)?.endOffset ?? Number.MAX_SAFE_INTEGER;
     const last = lastLsnOf(link) ?? Number.MAX_SAFE_INTEGER;
     withFile(disk, name, (file) => {
       const start = { salt, lsn: firstLsn, previousCrc: headerCrc };

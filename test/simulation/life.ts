@@ -7,11 +7,15 @@ import { retireSegments } from '../../src/segments/retire.js';
 import { Member } from '../../src/sequencer/member.js';
 import { Sequencer } from '../../src/sequencer/sequencer.js';
 import { Consumers } from './consumers.js';
+import { LogKeys } from './log-keys.js';
 import { hold, Model } from './model.js';
 import type { Random } from './random.js';
+import { FIRST_SHARED } from './records.js';
 import { borrowProducers, type RingProducer, returnProducers } from './ring-producer.js';
 import { SimulatedDisk } from './simulated-disk.js';
+import { SimulatedSyncer } from './simulated-syncer.js';
 import { Tally } from './tally.js';
+import { LifeTransactions } from './transactions.js';
 
 const SEGMENT_BYTES = [16 * 1024, 24 * 1024, 40 * 1024] as const;
 export const FLUSH_MS = 1000;
@@ -26,12 +30,16 @@ export class Life {
   readonly disk: SimulatedDisk;
   readonly producers: RingProducer[] = borrowProducers();
   readonly segmentBytes: number;
+  readonly keys: LogKeys;
+  /** Undefined: the actor makes every sync itself. */
+  readonly syncer: SimulatedSyncer | undefined;
   readonly trace: ((line: string) => void) | undefined;
   /** All choices come from here; replaced at every step. */
   random: Random;
   control = new Control();
   sequencer!: Sequencer;
   consumers!: Consumers;
+  transactions!: LifeTransactions;
   /** Milliseconds; moves by itself a little, by waiting, and by slow calls of the disk. */
   clock = 1_700_000_000_000;
   spareWanted = false;
@@ -42,8 +50,14 @@ export class Life {
   doing = 'start';
   /** The storage call that is under way, by what is going on. */
   lastCall = '';
-  #nextId = 1;
+  /** Whether the files that a compaction put in place will stay there, only the next recovery tells. */
+  unsettled = false;
+  /** A compaction is under way: it may be reading any sealed segment. */
+  compacting = false;
+  #nextId = FIRST_SHARED;
   #syncs = 0;
+  /** Of these, those that the syncer made since this was looked at last. */
+  #handedOver = 0;
   /** When the oldest record came that may be unsynced. */
   #unsyncedSince: number | undefined;
 
@@ -51,7 +65,10 @@ export class Life {
     this.trace = trace;
     this.random = random;
     this.segmentBytes = random.pick(SEGMENT_BYTES);
+    this.keys = new LogKeys(random);
     this.disk = new SimulatedDisk(random);
+    this.syncer = random.oneIn(2) ? this.#newSyncer() : undefined;
+    this.model.noted = (state) => this.keys.notedIn(state);
     this.disk.delay = (ms) => {
       this.clock += ms;
     };
@@ -59,6 +76,20 @@ export class Life {
       this.lastCall = `${this.doing}>${call} ${kindOfFile(name)}`;
       this.trace?.(`    ${this.disk.calls} ${call} ${name}`);
     };
+  }
+
+  #newSyncer(): SimulatedSyncer {
+    const syncer = new SimulatedSyncer(this.disk, () => this.random);
+    let newest: LogState | undefined;
+    syncer.onBegin = () => {
+      newest = this.model.handed.at(-1);
+    };
+    syncer.onOver = () => {
+      this.#handedOver++;
+      if (newest !== undefined) this.model.stateSynced(newest);
+      this.tally.handedOver++;
+    };
+    return syncer;
   }
 
   use(random: Random): void {
@@ -80,11 +111,22 @@ export class Life {
   }
 
   /** The log is opened, as the I/O actor and the coordinator do it. */
-  start(recovered: Recovered): void {
+  async start(recovered: Recovered): Promise<void> {
+    this.keys.restart();
+    const logId = recovered.logId ?? this.random.bytes(16);
+    this.keys.writeWith(await this.keys.forWriting(logId, recovered.state.encryption), this.random);
+    this.#start({ ...recovered, logId });
+  }
+
+  #start(recovered: Recovered): void {
     this.control = new Control();
     this.spareWanted = false;
     this.obsolete = [...recovered.obsolete];
     this.#syncs = 0;
+    this.#handedOver = 0;
+    this.syncer?.reset();
+    this.compacting = false;
+    this.unsettled = false;
     this.#unsyncedSince = undefined;
     this.left = { spares: recovered.spares, unfinished: unfinishedSpares(this.disk) };
     const host = {
@@ -96,14 +138,19 @@ export class Life {
       },
       forgotten: () => undefined,
       rotated: () => undefined,
+      syncer: this.syncer,
     };
-    const options = { segmentBytes: this.segmentBytes, flushIntervalMs: FLUSH_MS, growAbove: 0 };
+    const { segmentBytes } = this;
+    const key = this.keys.writing;
+    // No time is measured: whether a sync is worth handing over depends on the levels alone.
+    const options = { segmentBytes, flushIntervalMs: FLUSH_MS, growAbove: 0, handOverAboveMs: 0, key };
     this.sequencer = new Sequencer(this.disk, this.control, host, options, recovered);
     for (const producer of this.producers) {
       producer.reset();
       this.sequencer.addMember(new Member(producer.id, producer.ring, () => undefined));
     }
     this.consumers = new Consumers(this);
+    this.transactions = new LifeTransactions(this);
     this.collect();
   }
 
@@ -114,7 +161,9 @@ export class Life {
     const before = this.watermark(Level.Disk);
     const worked = this.sequencer.step();
     const synced = this.watermark(Level.Disk);
-    hold(!due || this.down || synced >= written, 'Durable', () => {
+    // One that is under way covers what is due, and what came after it began is not.
+    const onTime = synced >= written || (this.syncer !== undefined && (this.syncer.busy || synced > before));
+    hold(!due || this.down || onTime, 'Durable', () => {
       return `LSN ${written} stays unsynced for longer than ${FLUSH_MS} ms; the disk has ${synced}`;
     });
     this.#noteUnsynced(before);
@@ -128,24 +177,42 @@ export class Life {
     else if (disk > before || this.#unsyncedSince === undefined) this.#unsyncedSince = this.clock;
   }
 
-  /** A change of the state that is durable when it is acknowledged. Cut short, it may be there afterwards, or not. */
-  changeState(change: (state: LogState) => LogState): void {
+  /** Everything that was published has its place; whoever takes the next step knows which. */
+  drain(): void {
+    while (this.step());
+    this.collect();
+  }
+
+  /** The log takes a step that changes the state, to one of `candidates`. It may be there afterwards if it was cut short. */
+  attempt<T>(candidates: LogState[], durable: boolean, change: () => T): T {
     const { model, sequencer } = this;
-    sequencer.updateState((state) => {
-      model.attempted = change(state);
-      return model.attempted;
-    });
-    model.changed(sequencer.state, true);
+    model.attempted = candidates;
+    const result = change();
+    // A sync within it came before what was only handed over.
+    this.#noteSyncs();
+    model.changed(sequencer.state, durable);
+    return result;
+  }
+
+  /** A change of the state that is durable when it is acknowledged. */
+  changeState(change: (state: LogState) => LogState): LogState {
+    const { sequencer } = this;
+    return this.attempt([change(sequencer.state)], true, () => sequencer.updateState(change));
+  }
+
+  /** A compaction is about to take effect, as {@link Sequencer.noteCompaction} makes it known. */
+  noteCompaction(compacted: number, deletesGone: number): LogState {
+    const { sequencer } = this;
+    const { state } = sequencer;
+    const noted = { ...state, compacted: Math.max(state.compacted ?? 0, compacted) };
+    if (deletesGone > 0) noted.deletesGone = Math.max(state.deletesGone ?? 0, deletesGone);
+    return this.attempt([noted], true, () => sequencer.noteCompaction(compacted, deletesGone));
   }
 
   /** A change of positions, which is handed to the kernel when it is acknowledged. */
   notePositions(positions: Positions): void {
-    const { model, sequencer } = this;
-    model.attempted = withPositions(sequencer.state, positions);
-    sequencer.notePositions(positions);
-    // A sync within it came before the positions were written.
-    this.#noteSyncs();
-    model.changed(sequencer.state, false);
+    const { sequencer } = this;
+    this.attempt([withPositions(sequencer.state, positions)], false, () => sequencer.notePositions(positions));
   }
 
   /** Removes files that are no part of the log, or makes spares of them. */
@@ -153,7 +220,7 @@ export class Life {
     if (this.obsolete.length === 0) return;
     this.doing = 'retire';
     // Nobody may be reading a file that is written over.
-    const recycle = this.consumers.reading > 0 ? 0 : this.random.below(3);
+    const recycle = this.consumers.reading > 0 || this.compacting ? 0 : this.random.below(3);
     const { spares } = retireSegments(this.disk, this.obsolete, recycle, this.segmentBytes);
     this.obsolete = [];
     for (const spare of spares) this.sequencer.addSpare(spare);
@@ -189,8 +256,10 @@ export class Life {
 
   #noteSyncs(): void {
     const syncs = this.control.get(Counter.syncs);
-    if (syncs > this.#syncs) this.model.allSynced();
+    // What the actor syncs is all that there is; of what the syncer did it was told already.
+    if (syncs - this.#syncs > this.#handedOver) this.model.stateSynced();
     this.#syncs = syncs;
+    this.#handedOver = 0;
   }
 }
 

@@ -1,23 +1,24 @@
 import { HeaderFlag } from '../../src/format/frame.js';
+import type { KeyRing } from '../../src/format/key-ring.js';
 import type { WalRecord } from '../../src/format/record.js';
+import { applier, replayInto, utf8Key } from '../../src/kv/replay.js';
 import { Catalog } from '../../src/reader/catalog.js';
+import { decodeForReplay } from '../../src/reader/decode-frame.js';
 import type { ReadableFiles } from '../../src/reader/files.js';
 import type { LogSource } from '../../src/reader/log-source.js';
 import { readLog } from '../../src/reader/read-log.js';
+import { transactionRecords } from '../../src/reader/transaction-records.js';
 import { readHeader, withFile } from '../../src/segments/read-segment.js';
 import { Window, walkFrames } from '../../src/segments/walk.js';
 import { readableFiles, SimulatedDisk } from './simulated-disk.js';
 
-/** Everything from `low` (or `from`) to `to`, by the package's own reader. */
-export async function readAll(
-  files: SimulatedDisk | ReadableFiles,
-  low: number,
-  to: number,
-  from?: number,
-): Promise<WalRecord[]> {
-  const records: WalRecord[] = [];
-  const source: LogSource = {
+type Files = SimulatedDisk | ReadableFiles;
+
+/** A log whose records from `low` to `to` are promised. */
+export function sourceOf(files: Files, low: number, to: number, keys?: KeyRing): LogSource {
+  return {
     catalog: new Catalog(files instanceof SimulatedDisk ? readableFiles(files) : files),
+    keys,
     low: () => low,
     promised: () => to,
     readable: () => Promise.resolve(to),
@@ -26,9 +27,34 @@ export async function readAll(
     watermark: () => to,
     reached: () => Promise.resolve(false),
   };
-  const request = { from, to, follow: undefined, signal: new AbortController().signal };
-  for await (const batch of readLog(source, request)) records.push(...batch);
+}
+
+const NEVER = new AbortController().signal;
+
+/** Everything from `low` (or `from`) to `to`, by the package's own reader. */
+export async function readAll(
+  files: Files,
+  low: number,
+  to: number,
+  from?: number,
+  keys?: KeyRing,
+): Promise<WalRecord[]> {
+  const records: WalRecord[] = [];
+  const source = sourceOf(files, low, to, keys);
+  for await (const batch of readLog(source, { from, to, follow: undefined, signal: NEVER })) records.push(...batch);
   return records;
+}
+
+/** Replays into `target` what a log holds from `from` on, as `recover` does. */
+export async function replayOnto(
+  target: Map<string, Uint8Array>,
+  source: LogSource,
+  from: number,
+): Promise<Map<string, Uint8Array>> {
+  const to = source.promised();
+  const batches = readLog(source, { from, to, follow: undefined, signal: NEVER, decoder: decodeForReplay });
+  await replayInto(batches, (place) => transactionRecords(source, place), applier(target, utf8Key));
+  return target;
 }
 
 /** What the valid frames of a segment say. */

@@ -3,6 +3,7 @@ import { filesOf } from '../../src/reader/storage-files.js';
 import { verifyFiles } from '../../src/reader/verify.js';
 import { inspectLog, type Recovered } from '../../src/recovery/recover.js';
 import { endLastSegment } from '../../src/recovery/repair-tail.js';
+import { judgeContents } from './contents.js';
 import { damageForGood } from './damage.js';
 import { lookForFlippedBit } from './flipped-bit.js';
 import type { Life } from './life.js';
@@ -21,12 +22,15 @@ export async function reopen(life: Life, first: CrashKind): Promise<Recovered> {
   let kind = first;
   let promised = model.os;
   let lost = false;
+  life.unsettled = false;
   for (const producer of life.producers) producer.collectInFlight(model);
+  model.commitInFlight();
   for (let attempt = 0; ; attempt++) {
     lost ||= kind === 'power' || disk.syncFailed;
     if (lost) promised = model.disk;
     life.trace?.(`  ${kind} crash, recovery ${attempt}, promised ${promised}`);
     restart(life, kind);
+    await life.keys.unlock(disk);
     if (attempt === 0 && life.random.oneIn(8)) await lookForFlippedBit(life);
     const faults = attempt < MOST_CUT_SHORT ? recoveryFaults(life) : {};
     disk.arm(faults);
@@ -37,7 +41,7 @@ export async function reopen(life: Life, first: CrashKind): Promise<Recovered> {
       disk.arm();
       await judge(life, recovered, promised, lost);
       const damaged = life.random.oneIn(16) ? await damageForGood(life, recovered) : undefined;
-      life.start(damaged ?? recovered);
+      await life.start(damaged ?? recovered);
       return recovered;
     } catch (error) {
       life.trace?.(`    -> ${String(error)}`);
@@ -64,10 +68,16 @@ export function noteCrash(life: Life): void {
 }
 
 export function isInjected(error: unknown, { failAt, failLookAt, failNext, errno = 'EIO' }: Faults): boolean {
-  const { code: own, cause } = error as NodeJS.ErrnoException;
-  const code = own === 'ERR_WAL_NO_SPACE' ? (cause as NodeJS.ErrnoException | undefined)?.code : own;
+  const code = firstCode(error);
   if (failAt !== undefined && code === errno) return true;
   return (failLookAt !== undefined || failNext !== undefined) && (code === 'EIO' || code === errno);
+}
+
+/** The code of what the disk said first, whatever it was wrapped in on its way. */
+function firstCode(error: unknown): string | undefined {
+  const { code, cause } = error as NodeJS.ErrnoException;
+  const wrapped = code === 'ERR_WAL_NO_SPACE' || code === 'ERR_WAL_FAILED';
+  return wrapped && cause !== undefined ? firstCode(cause) : code;
 }
 
 const RARE: readonly Call[] = ['makeFolder', 'truncate', 'rename', 'create', 'remove', 'list', 'size', 'freeBytes'];
@@ -92,24 +102,20 @@ async function judge(life: Life, recovered: Recovered, promised: number, lost: b
   const { end, state } = recovered;
   model.checkEnd(end.lastLsn, promised);
   model.checkState(state, lost);
-  if (end.lastLsn >= state.low) {
-    const records = await readAll(disk, state.low, end.lastLsn);
-    model.checkRecords(records, state.low, end.lastLsn);
-    tally.records += records.length;
-  }
-  if (state.low > 1) await checkCleaned(life, state.low, end.lastLsn);
   for (const operation of OPERATIONS) await operation.judge?.(life, recovered);
+  tally.records += await judgeContents(life, state, end.lastLsn);
+  if (state.low > 1) await checkCleaned(life, state.low, end.lastLsn);
   if (life.random.oneIn(16)) {
-    const { verdict, damage } = await verifyFiles(filesOf(disk));
+    const { verdict, damage } = await verifyFiles(filesOf(disk), {}, life.keys.ring);
     hold(verdict !== 'corrupt', 'Honest', () => `a recovered log is said to be damaged: ${JSON.stringify(damage)}`);
   }
   model.recovered(end.lastLsn, state);
   tally.recoveries++;
 }
 
-async function checkCleaned({ disk }: Life, low: number, last: number): Promise<void> {
+async function checkCleaned({ disk, keys }: Life, low: number, last: number): Promise<void> {
   try {
-    await readAll(disk, low, last, low - 1);
+    await readAll(disk, low, last, low - 1, keys.ring);
   } catch (error) {
     if (error instanceof WalError && error.code === 'ERR_WAL_TRUNCATED') return;
     throw error;

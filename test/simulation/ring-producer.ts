@@ -1,7 +1,12 @@
 import { crc32 } from '../../src/format/checksum.js';
+import { ENCRYPTION_BYTES } from '../../src/format/encryption.js';
 import { Field, FRAME_HEADER_BYTES, FrameType, writeEncoderFields } from '../../src/format/frame.js';
 import { align8 } from '../../src/format/integers.js';
+import { readTransactionPrefix, type TransactionPrefix, TransactionRole } from '../../src/format/transaction.js';
+import type { RecordBatch } from '../../src/producer/records.js';
+import { Stage } from '../../src/producer/stage.js';
 import { DESCRIPTORS, Descriptor, FrameFlag, FrameOutcome, FrameState, Ring, RingSlot } from '../../src/ring/ring.js';
+import { encodeFrame, type FrameEncoding } from './encoding.js';
 import { encodedBytes, writeRecord } from './records.js';
 
 /** A frame in flight: the numbers of its records, and what its producer waits for. */
@@ -15,6 +20,28 @@ export interface SentFrame {
   end: number;
   /** 0 until it was sequenced. */
   firstLsn: number;
+  /** Its records are operations of this transaction, which it commits, or which something later decides about. */
+  transaction?: { id: string; whole: boolean };
+}
+
+/** What is to go into a frame. */
+interface Content {
+  type: number;
+  ids: number[];
+  appends: number[];
+  /** The most that it takes. */
+  most: number;
+  /** Writes it from `at` on and returns the offset behind it. */
+  write(at: number): number;
+}
+
+/** How a frame goes out. */
+export interface Posting {
+  level: number;
+  /** Checksummed by its producer, and not by the actor. */
+  checksum: boolean;
+  /** Undefined: as it is. */
+  encoding?: FrameEncoding | undefined;
 }
 
 export interface Progress {
@@ -32,6 +59,9 @@ export class RingProducer {
   readonly id: number;
   readonly ring: Ring;
   #frames: SentFrame[] = [];
+  #stageOf: Stage | undefined;
+  /** Of the transaction frame that was written last. */
+  #prefix!: TransactionPrefix;
   #head = 0;
   #tail = 0;
   #published = 0;
@@ -57,31 +87,70 @@ export class RingProducer {
   }
 
   /** Publishes one frame of these records; undefined when the ring has no room for it now. */
-  publish(ids: number[], appends: number[], level: number, checksum: boolean): SentFrame | undefined {
+  publish(
+    ids: number[],
+    appends: number[],
+    level: number,
+    checksum: boolean,
+    encoding?: FrameEncoding,
+  ): SentFrame | undefined {
+    const { data } = this.ring;
+    const most = ids.reduce((sum, id) => sum + encodedBytes(id), 0);
+    const write = (at: number) => ids.reduce((cursor, id) => writeRecord(data, cursor, id), at);
+    return this.#publish({ type: FrameType.Records, ids, appends, most, write }, { level, checksum, encoding });
+  }
+
+  /** The same of operations of a transaction; `idsOf`: which records a transaction's next so many operations are. */
+  publishBatch(
+    batch: RecordBatch,
+    posting: Posting,
+    idsOf: (id: string, count: number) => number[],
+  ): SentFrame | undefined {
+    const ids: number[] = [];
+    const write = (at: number) => this.#stage(batch, at);
+    const content = { type: batch.frameType!, ids, appends: [0], most: batch.bytes, write };
+    const frame = this.#publish(content, posting, batch.count);
+    if (frame === undefined) return undefined;
+    const { id, role } = this.#prefix;
+    ids.push(...idsOf(id, batch.count));
+    frame.transaction = { id, whole: role === TransactionRole.Whole };
+    return frame;
+  }
+
+  #stage(batch: RecordBatch, at: number): number {
+    this.#stageOf ??= new Stage(this.ring.data);
+    this.#stageOf.begin(at);
+    batch.write(this.#stageOf);
+    const end = this.#stageOf.cursor;
+    this.#stageOf.finish();
+    this.#prefix = readTransactionPrefix(this.ring.data, at, end);
+    return end;
+  }
+
+  #publish(content: Content, posting: Posting, records = content.ids.length): SentFrame | undefined {
     const { ring } = this;
-    const most = FRAME_HEADER_BYTES + ids.reduce((sum, id) => sum + encodedBytes(id), 0) + 8;
-    const start = this.#reserve(most);
+    const start = this.#reserve(FRAME_HEADER_BYTES + content.most + ENCRYPTION_BYTES + 8);
     if (start === undefined) return undefined;
-    let cursor = start + FRAME_HEADER_BYTES;
-    for (const id of ids) cursor = writeRecord(ring.data, cursor, id);
-    const storedBytes = cursor - start - FRAME_HEADER_BYTES;
-    const bytes = align8(cursor - start);
-    ring.data.fill(0, cursor, start + bytes);
-    writeEncoderFields(ring.view, start, FrameType.Records, storedBytes, storedBytes, ids.length);
-    let flags = FrameFlag.WantsMemory << level;
-    if (checksum) {
-      ring.view.setUint32(
-        start + Field.payloadCrc,
-        crc32(ring.data.subarray(start + FRAME_HEADER_BYTES, cursor)),
-        true,
-      );
-    } else flags |= FrameFlag.NeedsCrc;
+    const end = content.write(start + FRAME_HEADER_BYTES);
+    const rawBytes = end - start - FRAME_HEADER_BYTES;
+    writeEncoderFields(ring.view, start, content.type, rawBytes, rawBytes, records);
+    let flags = FrameFlag.WantsMemory << posting.level;
+    const encoded = encodeFrame(ring, start, posting.encoding);
+    const storedBytes = encoded ?? rawBytes;
+    if (encoded === undefined) {
+      const payload = ring.data.subarray(start + FRAME_HEADER_BYTES, end);
+      if (posting.checksum) ring.view.setUint32(start + Field.payloadCrc, crc32(payload), true);
+      else flags |= FrameFlag.NeedsCrc;
+    }
+    const bytes = align8(FRAME_HEADER_BYTES + storedBytes);
+    ring.data.fill(0, start + FRAME_HEADER_BYTES + storedBytes, start + bytes);
     const at = ring.descriptor(this.#published);
     ring.descriptors[at + Descriptor.offset] = start;
     ring.descriptors[at + Descriptor.bytes] = bytes;
     ring.descriptors[at + Descriptor.flags] = flags;
     this.#head += bytes;
-    const frame = { producer: this.id, ids, appends, level, end: this.#head, firstLsn: 0 };
+    const { ids, appends } = content;
+    const frame: SentFrame = { producer: this.id, ids, appends, level: posting.level, end: this.#head, firstLsn: 0 };
     this.#frames[this.#published % DESCRIPTORS] = frame;
     ring.setState(this.#published++, FrameState.Ready);
     return frame;

@@ -4,6 +4,12 @@ import type { Random } from './random.js';
 /** What a disk writes at once. */
 export const SECTOR_BYTES = 512;
 
+/** What a sync that is under way has to bring to the platter at least. */
+interface Snapshot {
+  sectors: Map<number, Buffer>;
+  size: number;
+}
+
 /**
  * The bytes of one file, twice: as programs see them (the page cache) and as they are on the platter. A sector that was
  * written and not synced differs between the two until it is flushed, by a sync or at random.
@@ -17,6 +23,8 @@ export class Sectors {
   #size = 0;
   #platterSize = 0;
   readonly #dirty = new Set<number>();
+  /** Of syncs under way, what was dirty when they began, and has not reached the platter since. */
+  #syncing: Snapshot[] = [];
 
   constructor(id: number) {
     this.id = id;
@@ -59,6 +67,28 @@ export class Sectors {
     this.#settleSize(this.#size);
   }
 
+  /** A sync begins, and others go on writing. Returns what ends it: what was written meanwhile it may have missed. */
+  beginSync(): { end: () => void; fail: (random: Random, counts: FaultCounts) => void } {
+    const sectors = new Map<number, Buffer>();
+    for (const sector of this.#dirty) sectors.set(sector, Buffer.from(this.#cached(sector)));
+    const snapshot = { sectors, size: this.#size };
+    this.#syncing.push(snapshot);
+    const over = () => {
+      this.#syncing = this.#syncing.filter((other) => other !== snapshot);
+    };
+    return {
+      end: () => {
+        over();
+        for (const [sector, bytes] of sectors) this.#bring(sector, bytes);
+        this.#platterSize = Math.min(Math.max(this.#platterSize, snapshot.size), this.#size);
+      },
+      fail: (random, counts) => {
+        over();
+        this.failSync(random, counts);
+      },
+    };
+  }
+
   /** The disk writes some of it back, because it can. */
   writeBack(random: Random, counts: FaultCounts): void {
     for (const sector of this.#dirty) {
@@ -95,6 +125,7 @@ export class Sectors {
       counts.add(fate < 3 ? 'power: sector kept' : fate === 3 ? 'power: sector torn' : 'power: sector lost');
     }
     this.#dirty.clear();
+    this.#syncing = [];
     if (this.#size !== this.#platterSize) {
       const kept = random.oneIn(2);
       counts.add(kept ? 'power: size kept' : 'power: size lost');
@@ -118,7 +149,19 @@ export class Sectors {
     this.#platter[position] ^= 1 << bit;
   }
 
+  #cached(sector: number): Buffer {
+    return this.#cache.subarray(sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES);
+  }
+
+  /** These bytes, which are older than those in the cache or the same. */
+  #bring(sector: number, bytes: Buffer): void {
+    if (!this.#dirty.has(sector)) return;
+    if (bytes.equals(this.#cached(sector))) this.#dirty.delete(sector);
+    bytes.copy(this.#platter, sector * SECTOR_BYTES);
+  }
+
   #flush(sector: number): void {
+    for (const { sectors } of this.#syncing) sectors.delete(sector);
     const start = sector * SECTOR_BYTES;
     this.#cache.copy(this.#platter, start, start, start + SECTOR_BYTES);
   }

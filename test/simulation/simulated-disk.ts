@@ -34,6 +34,9 @@ export class CrashError extends Error {
   }
 }
 
+/** Ends a sync that was begun. */
+export type PendingSync = () => void;
+
 export interface Faults {
   /** Crash in the middle of this call, counted from 1. */
   crashAt?: number;
@@ -92,6 +95,7 @@ export class SimulatedDisk implements Storage {
   readonly #folders = new Map<string, Names>([['', new Names()]]);
   /** Folders whose own name is not durable yet. */
   readonly #newFolders = new Set<string>();
+  readonly #handles = new WeakMap<StorageFile, Sectors>();
 
   constructor(random: Random) {
     this.random = random;
@@ -183,6 +187,18 @@ export class SimulatedDisk implements Storage {
     return this.#handle(name, file);
   }
 
+  /** Another thread begins to sync a file; it is over when that one says so. */
+  beginSync(handle: StorageFile): PendingSync {
+    const file = this.#handles.get(handle)!;
+    const { end, fail: fails } = file.beginSync();
+    const failing = () => {
+      if (this.#crashed) return file.writeBack(this.random, this.counts);
+      this.syncFailed = true;
+      fails(this.random, this.counts);
+    };
+    return () => this.#perform('sync', file.label, end, failing);
+  }
+
   rename(from: string, to: string, replace = false): void {
     const file = this.#find(from);
     if (!replace && this.#lookUp(to) !== undefined) fail('EEXIST', to);
@@ -230,7 +246,7 @@ export class SimulatedDisk implements Storage {
       check();
       this.#enter(call, name);
     };
-    return {
+    const handle: StorageFile = {
       name,
       size: () => {
         enter('size');
@@ -266,6 +282,8 @@ export class SimulatedDisk implements Storage {
         this.openFiles--;
       },
     };
+    this.#handles.set(handle, file);
+    return handle;
   }
 
   /** What a call handles of what it was given: all of it, or less. */

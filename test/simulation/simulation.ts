@@ -83,6 +83,7 @@ export class Simulation {
     if (disk.crashed) return;
     const { code } = error as NodeJS.ErrnoException;
     trace?.(`    -> ${code} ${(error as Error).message}`);
+    // A compaction wraps what it met; so does whoever asks the actor for something.
     const full = disk.quotaBytes < Number.POSITIVE_INFINITY || faults.errno === 'ENOSPC';
     // Nothing was written, and nothing has changed.
     if (code === 'ERR_WAL_NO_SPACE' && full && !sequencer.failed) return model.refused();

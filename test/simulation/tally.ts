@@ -18,6 +18,15 @@ export class Tally {
   repaired = 0;
   cutBack = 0;
   lost = 0;
+  /** Syncs that the syncer made. */
+  handedOver = 0;
+  /** Compactions that came to their end, and the records that they took out. */
+  compactions = 0;
+  removed = 0;
+  /** What became of transactions of more than one frame, by recoveries: in doubt, committed. */
+  inDoubt = 0;
+  transactions = 0;
+  keyRotations = 0;
   /** The storage calls, by what was going on, in the middle of which it crashed. */
   readonly points = new Set<string>();
   readonly faults = new FaultCounts();
@@ -39,6 +48,12 @@ export class Tally {
     this.repaired += other.repaired;
     this.cutBack += other.cutBack;
     this.lost += other.lost;
+    this.handedOver += other.handedOver;
+    this.compactions += other.compactions;
+    this.removed += other.removed;
+    this.inDoubt += other.inDoubt;
+    this.transactions += other.transactions;
+    this.keyRotations += other.keyRotations;
     for (const point of other.points) this.points.add(point);
     this.faults.addAll(other.faults);
     for (const [name, count] of other.operations) this.operations.set(name, (this.operations.get(name) ?? 0) + count);
@@ -50,6 +65,9 @@ export class Tally {
       `${this.recoveries} recoveries, ${this.records} records read back, ${this.delivered} delivered to consumers`,
       `${this.damaged} times damaged for good: ${this.salvaged} times read around it, ${this.repaired} times repaired, ` +
         `${this.cutBack} times cut back (${this.refused} times because nothing else would do); ${this.lost} records lost to it, all of them reported`,
+      `${this.transactions} transactions of more than one frame, ${this.inDoubt} times found in doubt; ` +
+        `${this.compactions} compactions, ${this.removed} records taken out; ${this.handedOver} syncs handed over, ` +
+        `${this.keyRotations} rotations of keys`,
     ];
   }
 }

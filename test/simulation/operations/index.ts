@@ -1,5 +1,10 @@
+import { compact } from './compact.js';
+import { decide } from './decide.js';
 import type { Operation } from './operation.js';
-import { consume, leave, read } from './reading.js';
+import { consume, leave } from './reading.js';
+import { replay } from './replay.js';
+import { rotateKey } from './rotate-key.js';
+import { transact } from './transact.js';
 import { checkpoint, cleanup, rotate, spare, truncate } from './upkeep.js';
 import { append, idle, step, sync, wait } from './writing.js';
 
@@ -15,7 +20,11 @@ export const OPERATIONS: readonly Operation[] = [
   cleanup,
   truncate,
   spare,
-  read,
   consume,
   leave,
+  transact,
+  decide,
+  compact,
+  replay,
+  rotateKey,
 ];

@@ -1,18 +1,5 @@
-import { Level } from '../../../src/format/levels.js';
 import { CONSUMER_NAMES } from '../consumers.js';
-import { readAll } from '../reading.js';
 import type { Operation } from './operation.js';
-
-export const read: Operation = {
-  name: 'read',
-  weight: 1,
-  async perform(life) {
-    const { disk, model, sequencer } = life;
-    const to = life.watermark(Level.Os);
-    const { low } = sequencer.state;
-    if (to >= low) model.checkRecords(await readAll(disk, low, to), low, to);
-  },
-};
 
 /** A consumer is given some records and acknowledges some. Whatever it did not, it is given again. */
 export const consume: Operation = {

@@ -1,5 +1,7 @@
+import { checkCut, checkFirstCheckpoint } from '../../../src/coordinator/compaction-limits.js';
+import type { WalError } from '../../../src/errors.js';
 import { Level } from '../../../src/format/levels.js';
-import type { LogState } from '../../../src/format/state.js';
+import { clampedTo, withCheckpoint } from '../../../src/format/state.js';
 import { adoptSpare, prepareSpare, type Spare } from '../../../src/segments/prepare.js';
 import type { Life } from '../life.js';
 import { hold } from '../model.js';
@@ -12,7 +14,8 @@ export const checkpoint: Operation = {
   weight: 3,
   perform(life) {
     const lsn = life.random.between(0, life.watermark(Level.Disk));
-    life.changeState((state) => ({ ...state, checkpoint: Math.max(state.checkpoint, lsn) }));
+    if (!isAllowed(() => checkFirstCheckpoint(life.sequencer.state, lsn))) return;
+    life.changeState((state) => withCheckpoint(state, lsn));
   },
 };
 
@@ -21,7 +24,7 @@ export const cleanup: Operation = {
   weight: 3,
   perform(life) {
     const { model, sequencer } = life;
-    const limit = keepFrom(sequencer.state);
+    const limit = Math.min(model.keepFrom(sequencer.state), model.neededByTransactions(sequencer.state));
     const before = new Set(life.disk.fileNames());
     model.cleaning = true;
     const gone = sequencer.cleanup();
@@ -35,11 +38,6 @@ export const cleanup: Operation = {
     life.retire();
   },
 };
-
-/** What clean-up must keep: everything from here on. */
-function keepFrom(state: LogState): number {
-  return Math.min(state.checkpoint, ...Object.values(state.subscriptions).map(({ acknowledged }) => acknowledged)) + 1;
-}
 
 /** The log is cut off in the middle, above all that anybody was told to be rid of. */
 export const truncate: Operation = {
@@ -55,24 +53,27 @@ export const truncate: Operation = {
     if (last <= least) return;
     const end = life.random.between(least, last);
     life.trace?.(`    after ${end} of ${last}`);
-    if (end === last) return;
+    if (end === last || !isAllowed(() => checkCut(sequencer.state, end))) return;
     await life.consumers.cutAfter(end);
     model.attemptedEnd = end;
-    model.attempted = clamped(sequencer.state, end);
+    model.attempted = [clampedTo(sequencer.state, end)];
     const names = sequencer.truncateAfter(end).map((segment) => segment.name);
     model.recovered(end, sequencer.state);
+    model.cuts++;
     life.obsolete.push(...names);
     await life.consumers.refresh();
   },
 };
 
-/** The state of a log that is cut off after `end`. */
-function clamped(state: LogState, end: number): LogState {
-  const subscriptions = Object.entries(state.subscriptions).map(([name, { acknowledged, level }]) => [
-    name,
-    { acknowledged: Math.min(acknowledged, end), level },
-  ]);
-  return { ...state, subscriptions: Object.fromEntries(subscriptions) };
+/** Whether the opening thread lets it through: a compaction asks something of the log. */
+function isAllowed(check: () => void): boolean {
+  try {
+    check();
+    return true;
+  } catch (error) {
+    if ((error as WalError).code === 'ERR_WAL_INVALID_ARGUMENT') return false;
+    throw error;
+  }
 }
 
 /** The answer to a wish for a spare. */

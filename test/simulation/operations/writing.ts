@@ -13,7 +13,7 @@ export function publish(life: Life, producer: RingProducer): void {
     for (let records = random.oneIn(3) ? random.between(2, 6) : 1; records > 0; records--) ids.push(life.newId());
   }
   const level = random.pick([Level.Memory, Level.Os, Level.Disk]);
-  if (producer.publish(ids, appends, level, random.oneIn(2)) === undefined) life.step();
+  if (producer.publish(ids, appends, level, random.oneIn(2), life.keys.encoding()) === undefined) life.step();
 }
 
 export const append: Operation = {

@@ -1,0 +1,23 @@
+import { withKey } from '../../../src/format/state.js';
+import { Counter } from '../../../src/ring/control.js';
+import type { Operation } from './operation.js';
+
+/** An encrypted log goes on with another key, in a new segment. What was encrypted before is as good as ever. */
+export const rotateKey: Operation = {
+  name: 'rotate key',
+  weight: 1,
+  async perform(life) {
+    const { keys, random, sequencer } = life;
+    if (!keys.encrypted) return;
+    keys.add(random);
+    const key = (await keys.forWriting(sequencer.logId, sequencer.state.encryption))!;
+    const { id, checkValue, headerKey } = key;
+    const noted = withKey(sequencer.state, id, checkValue);
+    const rotated = () => sequencer.rotate({ id, checkValue, headerKey });
+    // Without a segment, the header of the first one knows it, before any frame needs it.
+    if (life.control.get(Counter.segmentId) === 0) rotated();
+    else life.attempt([noted], true, rotated);
+    keys.writeWith(key, random);
+    life.tally.keyRotations++;
+  },
+};
