@@ -5,9 +5,16 @@ import fs from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import t, { type Test } from 'tap';
 import { Level } from '../src/format/levels.js';
+import { filesOf } from '../src/reader/storage-files.js';
+import { verifyFiles } from '../src/reader/verify.js';
+import { inspectLog } from '../src/recovery/recover.js';
+import { segmentName } from '../src/segments/names.js';
+import { readHeader, withFile } from '../src/segments/read-segment.js';
 import { Fault, heal, inject } from './fixtures/faults.js';
 import { collect, failsWith, numbers, openLog, payloads, temporaryDirectory } from './helpers.js';
+import { readWith } from './hostile/reading.js';
 import { Random } from './simulation/random.js';
+import { idOf } from './simulation/records.js';
 import { SimulatedDisk } from './simulation/simulated-disk.js';
 import { SimulatedLog } from './simulation/simulated-log.js';
 
@@ -134,4 +141,44 @@ t.test('a cut that was cleaned up already, or lies below it, is refused', async 
   await failsWith(t, 'ERR_WAL_TRUNCATED', wal.truncateAfter(1));
   await failsWith(t, 'ERR_WAL_INVALID_ARGUMENT', wal.truncateAfter(4), 'below the checkpoint');
   t.same(payloads(await collect(wal.read())), ['5', '6', '7']);
+});
+
+t.test('what the power brings back of a cut that was cleaned up hides no record from any reader', async (t) => {
+  const log = new SimulatedLog();
+  const { disk, sequencer } = log;
+  const append = (into: SimulatedLog, frames: number) => {
+    for (let i = 0; i < frames; i++) {
+      into.clock += 10;
+      into.append(Level.Disk);
+      into.sequencer.step();
+      into.collect();
+    }
+  };
+  append(log, 12);
+  sequencer.truncateAfter(9);
+  append(log, 3);
+  sequencer.truncateAfter(7);
+  disk.crash();
+  const again = SimulatedLog.reopen(disk, 'process');
+  again.clock = log.clock;
+  append(again, 2);
+  const ids = await again.read();
+  again.sequencer.updateState((state) => ({ ...state, checkpoint: 7 }));
+  again.sequencer.cleanup();
+  again.sequencer.close();
+  // The removal of the second is lost: the third, which made it void, is gone.
+  for (const id of [1, 3]) disk.remove(segmentName(id));
+  t.match(withFile(disk, segmentName(2), readHeader), { firstLsn: 10 });
+  const { state, end } = inspectLog(disk, 'strict');
+  t.same([state.low, end.lastLsn], [8, 9]);
+  t.equal((await verifyFiles(filesOf(disk))).verdict, 'clean');
+  for (const from of [undefined, 8, new Date(0), new Date(log.clock + 1)]) {
+    const records = await readWith(undefined, filesOf(disk), state.low, end.lastLsn, from);
+    t.same(
+      records.map(({ lsn }) => lsn),
+      [8, 9],
+      `from ${from}`,
+    );
+    t.same(records.map(idOf), ids.slice(-2));
+  }
 });

@@ -56,6 +56,11 @@ export class Catalog {
     return this.#entries;
   }
 
+  /** The same without files of which cuts left nothing, and that the power brought back when the segments that cut were cleaned up. */
+  get held(): readonly CatalogEntry[] {
+    return this.#entries.filter(({ header, lastLsn = Number.POSITIVE_INFINITY }) => lastLsn >= header.firstLsn - 1);
+  }
+
   /** The last look failed: what it was for, a cut of the log perhaps, is not known here. */
   get outdated(): boolean {
     return this.#outdated;

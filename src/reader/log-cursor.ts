@@ -295,7 +295,8 @@ export class LogCursor {
       entry.header.firstLsn <= this.#next && this.#next <= (entry.lastLsn ?? Infinity);
     const known = catalog.entries.find((entry) => entry.lastLsn !== undefined && holds(entry));
     if (known !== undefined) return known;
-    const entries = await catalog.refresh();
+    await catalog.refresh();
+    const entries = catalog.held;
     if (entries.length > 0 && this.#next < entries[0].header.firstLsn) throw this.#truncated();
     return entries.find(holds);
   }

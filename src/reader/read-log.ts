@@ -71,7 +71,7 @@ export async function* readLog(source: LogSource, request: ReadRequest): AsyncGe
 
 async function startOf(source: LogSource, from: Lsn | Date | undefined): Promise<Lsn> {
   if (typeof from === 'number') return from;
-  const entries = await source.catalog.refresh();
-  const first = Math.max(source.low(), entries[0]?.header.firstLsn ?? 1);
+  await source.catalog.refresh();
+  const first = Math.max(source.low(), source.catalog.held[0]?.header.firstLsn ?? 1);
   return from === undefined ? first : Math.max(first, await firstLsnSince(source, from.getTime()));
 }

@@ -42,7 +42,8 @@ function firstSince(frame: FrameHeader, bytes: Uint8Array, at: number, time: num
 
 /** An LSN, of those that an index knows, whose frame is earlier than `time`; the first when there is none. */
 async function placeBefore(source: LogSource, time: number): Promise<Lsn> {
-  const entries = await source.catalog.refresh();
+  await source.catalog.refresh();
+  const entries = source.catalog.held;
   const entry = entries.findLast(({ header }) => header.createdAt < time) ?? entries[0];
   if (entry === undefined) return 1;
   const file = await source.catalog.files.open(entry.name).catch((error: unknown) => {
