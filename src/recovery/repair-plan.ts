@@ -298,7 +298,7 @@ class Planner {
     if (next !== undefined && survey.compacted) {
       // Only its own seal says where it ends. The successor still knows the last LSN.
       survey.knownLsn = Math.max(survey.knownLsn, next.previous.lastLsn + 1);
-      if (!sealed) return this.#seal(survey, patch, end);
+      if (!sealed) return this.#seal(survey, patch, end, last);
       end.lastLsn = next.previous.lastLsn;
     } else if (next !== undefined) {
       const { endOffset, headerCrc, lastLsn } = next.previous;
@@ -319,11 +319,11 @@ class Planner {
   }
 
   /** A new seal for the last segment; what is behind it goes. */
-  #seal(survey: Survey, patch: SegmentPatch, end: End): void {
+  #seal(survey: Survey, patch: SegmentPatch, end: End, last: Lsn = Number.MAX_SAFE_INTEGER): void {
     const salt = survey.salt!;
     if (survey.knownLsn > end.lastLsn + 1) {
       const to = end.endOffset + FRAME_HEADER_BYTES;
-      this.#fill(patch, salt, end, to, survey.knownLsn, undefined, Number.MAX_SAFE_INTEGER);
+      this.#fill(patch, salt, end, to, survey.knownLsn, undefined, last);
     }
     const state = this.#state ?? EMPTY_STATE;
     const { endOffset, lastLsn, timestamp, headerCrc } = end;

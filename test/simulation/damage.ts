@@ -7,7 +7,18 @@ import { endLastSegment } from '../../src/recovery/repair-tail.js';
 import { salvageLog } from '../../src/recovery/salvage.js';
 import { finish, type LsnSpan } from '../../src/recovery/survey.js';
 import { repairStorage } from '../../src/upkeep/repair-log.js';
-import { chooseHoles, damage, type Hole, hidesCut, hidesMark, isHit, type Part, partsOf, tornEnd } from './holes.js';
+import {
+  chooseHoles,
+  damage,
+  type Hole,
+  hidesCut,
+  hidesKind,
+  hidesMark,
+  isHit,
+  type Part,
+  partsOf,
+  tornEnd,
+} from './holes.js';
 import type { Life } from './life.js';
 import { hold } from './model.js';
 import { readAll } from './reading.js';
@@ -40,7 +51,7 @@ export async function damageForGood(life: Life, recovered: Recovered): Promise<R
   if (last?.state !== 'sealed' || last.fileBytes > last.endOffset) return undefined;
   const parts = partsOf(disk);
   const holes = chooseHoles(disk, random);
-  if (hidesCut(disk, parts, holes)) return undefined;
+  if (hidesCut(disk, parts, holes) || hidesKind(parts, holes, life.keys.encrypted)) return undefined;
   const { low, checkpoint } = state;
   const torn = tornEnd(parts, holes);
   const gone = torn === undefined ? holes : [...holes, torn];

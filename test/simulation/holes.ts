@@ -32,6 +32,8 @@ export interface Part {
   lastLsn: number;
   /** What was in the segment before was cut away when it was begun. */
   cuts: boolean;
+  /** Of a header: its segment is compacted. */
+  compacted?: boolean;
   /** The file grew as it was written: its size does not tell that something is missing. */
   grew: boolean;
   /** Of a frame: what its header says of what was on stable storage before it. */
@@ -49,7 +51,9 @@ export function partsOf(disk: SimulatedDisk): Part[] {
     const { low } = state;
     const [to, copyAt] = [SEGMENT_PRELUDE_BYTES + encodeState(state).byteLength, headerBytes / 2];
     const common = { name, cuts, grew };
-    const parts: Part[] = [{ ...common, from: 0, to, isHeader: true, copyAt, low, firstLsn, lastLsn: firstLsn - 1 }];
+    const compacted = (flags & SegmentFlag.Compacted) !== 0;
+    const place = { from: 0, to, copyAt, firstLsn, lastLsn: firstLsn - 1 };
+    const parts: Part[] = [{ ...common, ...place, isHeader: true, compacted, low }];
     const end = statedEnd(link.header, link.next)?.endOffset ?? Number.MAX_SAFE_INTEGER;
     const last = lastLsnOf(link) ?? Number.MAX_SAFE_INTEGER;
     withFile(disk, name, (file) => {
@@ -120,6 +124,16 @@ export function hidesCut(disk: SimulatedDisk, parts: readonly Part[], holes: rea
     const first = parts[i + 1];
     return leftBehind || first === undefined || first.isHeader || isHit(first, holes);
   });
+}
+
+/**
+ * Both halves of a header are hit that alone said of its segment that it is compacted, or of the log which keys it is
+ * encrypted with.
+ */
+export function hidesKind(parts: readonly Part[], holes: readonly Hole[], encrypted: boolean): boolean {
+  const headers = parts.filter((part) => part.isHeader);
+  const hit = headers.filter((part) => isHit(part, holes));
+  return hit.some((part) => part.compacted) || (encrypted && hit.length === headers.length);
 }
 
 /** Every place that tells the newest clean-up mark was hit. */
