@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { WalError } from '../../src/errors.js';
 import { FrameType } from '../../src/format/frame.js';
 import { inspectLog } from '../../src/recovery/recover.js';
@@ -24,7 +25,7 @@ export async function lookForFlippedBit({ disk, keys, model, random, trace }: Li
     const proven = Math.max(frames.vouchedLsn, frames.stamp, last.firstLsn - 1);
     hold(end >= proven, 'Loud', () => `a flipped bit cut the log at ${end}, and ${proven} had been promised`);
     const unvouched = frames.unvouchedTypes.some((type) => CHANGES_STATE.has(type));
-    const same = JSON.stringify(damaged.state) === JSON.stringify(found.state);
+    const same = isDeepStrictEqual(damaged.state, found.state);
     hold(same || unvouched, 'Loud', () => 'a flipped bit changed the state');
     const { low } = damaged.state;
     if (end >= low) model.checkRecords(await readAll(disk, low, end, undefined, keys.ring), low, end);
