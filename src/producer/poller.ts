@@ -67,7 +67,9 @@ export class Poller {
 
   /** Whether commits come quickly, and looking for them keeps no other producer, and not the actor, from a processor. */
   get #pays(): boolean {
-    return this.#meanLatency < WORTH_POLLING_MS && this.#control.activeProducers < PROCESSORS;
+    // At least this one, whether the actor has counted it yet or not.
+    const producers = Math.max(1, this.#control.activeProducers);
+    return this.#meanLatency < WORTH_POLLING_MS && producers < PROCESSORS;
   }
 
   #sleep(): void {

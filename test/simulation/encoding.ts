@@ -1,12 +1,7 @@
 import { Field, FRAME_HEADER_BYTES } from '../../src/format/frame.js';
-import { encodePayload, type FrameKey, putPieces } from '../../src/format/frame-payload.js';
+import { encodePayload, putPieces } from '../../src/format/frame-payload.js';
+import type { FrameEncoding } from '../../src/producer/encode-in-ring.js';
 import type { Ring } from '../../src/ring/ring.js';
-
-/** What is done to a payload: compressed, encrypted, or both. */
-export interface FrameEncoding {
-  codec: number;
-  key: FrameKey | undefined;
-}
 
 /** Encodes the frame that was written at `start`, as an encoder would. Returns what it stores; undefined: it stays as it is. */
 export function encodeFrame(ring: Ring, start: number, encoding: FrameEncoding | undefined): number | undefined {

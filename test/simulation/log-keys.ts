@@ -2,8 +2,8 @@ import { Codec } from '../../src/format/codec.js';
 import { KEY_BYTES, makeRingKey, type RingKey, SALT_BYTES } from '../../src/format/encryption.js';
 import { KeyRing, type NumberedKey, type WritingKey } from '../../src/format/key-ring.js';
 import { type EncryptionState, type LogState, withKey } from '../../src/format/state.js';
+import type { FrameEncoding } from '../../src/producer/encode-in-ring.js';
 import { newestHeader } from '../../src/segments/read-segment.js';
-import type { FrameEncoding } from './encoding.js';
 import type { Random } from './random.js';
 import type { SimulatedDisk } from './simulated-disk.js';
 

@@ -3,10 +3,11 @@ import { ENCRYPTION_BYTES } from '../../src/format/encryption.js';
 import { Field, FRAME_HEADER_BYTES, FrameType, writeEncoderFields } from '../../src/format/frame.js';
 import { align8 } from '../../src/format/integers.js';
 import { readTransactionPrefix, type TransactionPrefix, TransactionRole } from '../../src/format/transaction.js';
+import type { FrameEncoding } from '../../src/producer/encode-in-ring.js';
 import type { RecordBatch } from '../../src/producer/records.js';
 import { Stage } from '../../src/producer/stage.js';
 import { DESCRIPTORS, Descriptor, FrameFlag, FrameOutcome, FrameState, Ring, RingSlot } from '../../src/ring/ring.js';
-import { encodeFrame, type FrameEncoding } from './encoding.js';
+import { encodeFrame } from './encoding.js';
 import { encodedBytes, writeRecord } from './records.js';
 
 /** A frame in flight: the numbers of its records, and what its producer waits for. */
