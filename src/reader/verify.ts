@@ -67,11 +67,9 @@ export async function verifyLog(directory: string, options: VerifyOptions = {}):
   options.signal?.throwIfAborted();
   const files = nodeFiles(directory);
   const names = await files.list().catch((error: WalError) => {
-    const { code } = error.cause as NodeJS.ErrnoException;
+    const { code, message } = error.cause as NodeJS.ErrnoException;
     if (code !== 'ENOENT' && code !== 'ENOTDIR') throw error;
-    throw new WalError('ERR_WAL_NOT_FOUND', `There is no log in ${directory}: ${error.message}`, {
-      cause: error.cause,
-    });
+    throw new WalError('ERR_WAL_NOT_FOUND', `There is no log in ${directory}: ${message}.`, { cause: error.cause });
   });
   if (!names.some((name) => name === LOCK_NAME || segmentIdOf(name) !== undefined)) {
     throw new WalError('ERR_WAL_NOT_FOUND', `There is no log in ${directory}.`);
