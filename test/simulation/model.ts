@@ -132,7 +132,7 @@ export class Model implements Progress {
 
   /** Recovery says that the log ends at `last`: may it? */
   checkEnd(last: number, promised: number): void {
-    if (last === this.attemptedEnd) return;
+    if (last === this.attemptedEnd) return this.#cutThrough(last);
     hold(last >= promised, 'Durable', () => `the log ends at LSN ${last}, LSN ${promised} had been promised`);
     hold(last <= this.last, 'Honest', () => `the log ends at LSN ${last}, only ${this.last} were given`);
     const { lastOfAppend } = this.#places[last - 1] ?? { lastOfAppend: 0 };
@@ -309,17 +309,21 @@ export class Model implements Progress {
     for (const lsn of lsns) if (!this.isAbsent(lsn)) this.#gaps.add(lsn);
   }
 
-  /** The log goes on from here: everything behind `last` is cut off for good, and everything before it is promised. */
-  recovered(last: number, state: LogState): void {
-    for (const place of this.#places.splice(last)) this.#buried.add(place.id);
-    for (const lsn of this.#gaps) if (lsn > last) this.#gaps.delete(lsn);
-    // A cut may go through an atomic append: whoever cuts says where.
-    for (const place of this.#places.slice(-APPEND_RECORDS)) {
+  /** A cut may go through an atomic append: whoever cuts says where. */
+  #cutThrough(last: number): void {
+    for (const place of this.#places.slice(Math.max(0, last - APPEND_RECORDS), last)) {
       if (place.lastOfAppend <= last) continue;
       place.lastOfAppend = last;
       // The end of its only frame was its commit.
       if (place.transaction !== undefined) place.part = true;
     }
+  }
+
+  /** The log goes on from here: everything behind `last` is cut off for good, and everything before it is promised. */
+  recovered(last: number, state: LogState): void {
+    for (const place of this.#places.splice(last)) this.#buried.add(place.id);
+    for (const lsn of this.#gaps) if (lsn > last) this.#gaps.delete(lsn);
+    this.#cutThrough(last);
     for (const [id, lsns] of this.#parts) {
       const left = lsns.filter((lsn) => lsn <= last);
       if (left.length > 0) this.#parts.set(id, left);
