@@ -21,7 +21,7 @@ import {
   withPositions,
 } from '../format/state.js';
 import { mayDecide, readTransactionPrefix } from '../format/transaction.js';
-import { chainOf, type Link } from '../segments/chain.js';
+import { chainOf, isVoid, type Link } from '../segments/chain.js';
 import { segmentIdOf, segmentName } from '../segments/names.js';
 import { readHeader, withFile } from '../segments/read-segment.js';
 import { isCompacted, statedEnd } from '../segments/segment-end.js';
@@ -152,7 +152,10 @@ function listSegments(storage: Storage): Survey[] {
   const surveys = names.map((name) => withFile(storage, name, describe));
   const heads = surveys.flatMap(({ head }) => (head === undefined ? [] : [head as SegmentHeader]));
   const chain = new Map(chainOf(heads).map((link) => [segmentName(link.header.segmentId), link]));
-  const listed = surveys.filter(({ id, name, head }) => (head === undefined ? !isCutAway(id, chain) : chain.has(name)));
+  // The header of one that a cut or a compaction made void may be lost: the one behind it still says so.
+  const listed = surveys.filter(({ id, name, head }) =>
+    head === undefined ? !isVoid(id, nextIn(chain, id)) : chain.has(name),
+  );
   for (const [i, survey] of listed.entries()) {
     survey.isLast = i === listed.length - 1;
     const next = listed[i + 1]?.head;
@@ -161,10 +164,8 @@ function listSegments(storage: Storage): Survey[] {
   return listed;
 }
 
-/** Whether a segment whose header is lost was made void by a cut, as the next one of the log says by its id. */
-function isCutAway(id: number, chain: ReadonlyMap<string, Link>): boolean {
-  const next = [...chain.values()].find(({ header }) => header.segmentId > id)?.header;
-  return next !== undefined && (next.flags & SegmentFlag.Truncates) !== 0 && next.previous.segmentId < id;
+function nextIn(chain: ReadonlyMap<string, Link>, id: number): SegmentHeader | undefined {
+  return [...chain.values()].find(({ header }) => header.segmentId > id)?.header;
 }
 
 /** Files of segments that a later cut made void, of which not even the header can be read: in the way of every open. */

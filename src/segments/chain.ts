@@ -21,7 +21,7 @@ export function chainOf(headers: readonly SegmentHeader[]): Link[] {
   let bound = Number.MAX_SAFE_INTEGER;
   for (let i = headers.length - 1; i >= 0; i--) {
     const header = headers[i];
-    if (isVoid(header, next)) continue;
+    if (isVoid(header.segmentId, next)) continue;
     chain.push({ header, next, bound });
     next = header;
     bound = Math.min(bound, header.firstLsn - 1);
@@ -54,8 +54,8 @@ export function placeOf({ segmentId, previous }: SegmentHeader): Place {
   return { id: segmentId, previousId: previous.segmentId };
 }
 
-/** Whether a segment before `next` was cut away when `next` was begun, or is compacted into it. */
-function isVoid(header: SegmentHeader, next: SegmentHeader | undefined): boolean {
+/** Whether a segment with this id, before `next`, was cut away when `next` was begun, or is compacted into it. */
+export function isVoid(segmentId: number, next: SegmentHeader | undefined): boolean {
   if (next === undefined || (next.flags & (SegmentFlag.Truncates | SegmentFlag.Compacted)) === 0) return false;
-  return header.segmentId > next.previous.segmentId;
+  return segmentId > next.previous.segmentId;
 }

@@ -7,6 +7,8 @@ export function nowAndThen(others: () => readonly Operation[], oneIn: number): M
   return async (life: Life) => {
     if (life.down || !life.random.oneIn(oneIn)) return;
     const { doing } = life;
+    // What was written since, others may read.
+    life.collect();
     const operation = life.random.pick(others());
     life.trace?.(`    meanwhile ${operation.name}`);
     life.doing = operation.name;
