@@ -127,16 +127,17 @@ async function repair(life: Life, before: Before): Promise<Recovered> {
 async function cutBack(life: Life, before: Before): Promise<Recovered> {
   const { disk, model, tally } = life;
   life.doing = 'point-in-time';
-  // The first attempt finds out what there is; one that was cut short may have moved some of it away already.
-  let lost: LsnSpan[] | undefined;
+  // One that was cut short may have moved some of it away already. Or it closed a segment behind which nothing was missing:
+  // then the next one keeps what it would have given up.
+  const told: LsnSpan[] = [];
   const recovered = await untilDone(life, async () => {
     const found = finish(inspectPointInTime(disk));
-    lost ??= found.report.lost ?? [];
+    told.push(...(found.report.lost ?? []));
     endLastSegment(disk, found, life.clock);
     return found;
   });
-  const { end, state } = recovered;
-  life.trace?.(`    cut back from ${before.last} to ${end.lastLsn}, lost ${JSON.stringify(lost)}`);
+  const { end, state, report } = recovered;
+  life.trace?.(`    cut back from ${before.last} to ${end.lastLsn}, lost ${JSON.stringify(told)}`);
   const hits = before.parts.filter((part) => isHit(part, before.holes)).map((part) => part.firstLsn - 1);
   // With the clean-up mark lost the log seems to lack its beginning, and nothing behind that can be kept.
   const least = state.low < before.low ? 0 : Math.min(before.last, ...hits);
@@ -148,8 +149,9 @@ async function cutBack(life: Life, before: Before): Promise<Recovered> {
     model.checkRecords(records, state.low, end.lastLsn);
   }
   for (const lsn of before.safe) {
-    hold(lsn <= end.lastLsn !== isWithin(lsn, lost ?? []), 'Loud', () => {
-      return `LSN ${lsn} is ${lsn <= end.lastLsn ? 'reported lost and there' : 'gone and not reported lost'}`;
+    const there = lsn <= end.lastLsn;
+    hold(there ? !isWithin(lsn, report.lost ?? []) : isWithin(lsn, told), 'Loud', () => {
+      return `LSN ${lsn} is ${there ? 'reported lost and there' : 'gone and not reported lost'}`;
     });
   }
   checkState(before, recovered);
