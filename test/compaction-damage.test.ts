@@ -18,7 +18,7 @@ import { repairStorage } from '../src/upkeep/repair-log.js';
 import { clear, data, del, faultOf, KeyLog, type LogEncoding, put } from './compaction-helpers.js';
 
 import { Random } from './simulation/random.js';
-import { framesOf as placesOf } from './simulation/reading.js';
+import { loseHeader, framesOf as placesOf } from './simulation/reading.js';
 import { SimulatedDisk } from './simulation/simulated-disk.js';
 import { during } from './simulation/simulated-log.js';
 
@@ -527,6 +527,39 @@ t.test('a compacted segment that was cleaned up may be in any condition, while i
     t.match({ obsolete, state, end }, { obsolete: [name], state: { low: 61 }, end: { lastLsn: 61 } });
   }
 });
+
+t.test(
+  'a segment that compaction replaced, and whose file is still there, may lose its header: nothing is lost',
+  async (t) => {
+    let seen = 0;
+    const cutShort = (call: number) => {
+      const log = new KeyLog({ disk: new SimulatedDisk(new Random(1)) });
+      for (let segment = 0; segment < 4; segment++) {
+        for (let i = 0; i < 20; i++) log.write(put(`key ${i}`, `value ${segment}`));
+        log.sequencer.rotate();
+      }
+      const reached = during(log.disk, { crashAt: call }, () => log.compact());
+      log.disk.restart('process');
+      return { disk: log.disk, reached, obsolete: inspectLog(log.disk, 'tolerate-torn-tail').obsolete };
+    };
+    for (let call = 1, reached = true; reached; call++) {
+      const first = cutShort(call);
+      reached = first.reached;
+      for (const name of first.obsolete) {
+        const { disk } = cutShort(call);
+        loseHeader(disk, name);
+        const salvaged = await salvageLog(disk);
+        t.same([salvaged.recovered.end.lastLsn, salvaged.recovered.report.lost ?? []], [80, []]);
+        const recovered = finish(inspectPointInTime(disk));
+        t.same([recovered.end.lastLsn, recovered.setAside], [80, [name]], `${name}, cut short in call ${call}`);
+        endLastSegment(disk, recovered, 1_700_000_000_000);
+        t.equal((await verifyFiles(filesOf(disk))).verdict, 'clean');
+        seen++;
+      }
+    }
+    t.ok(seen > 2, `${seen} files without a header`);
+  },
+);
 
 function headerOf(disk: SimulatedDisk, name: string) {
   return withFile(disk, name, readHeader);
