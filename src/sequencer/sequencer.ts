@@ -307,7 +307,7 @@ export class Sequencer {
       if (!isNew) return this.#beginSegmentWith(this.#state);
       this.#headerKeys.set(key.id, key.headerKey);
       const state = withKey(this.#state, key.id, key.checkValue);
-      // Before the first segment there is no frame that the key could be needed for.
+      // Without a segment there is no frame yet that the key could be needed for, and the next header will have it.
       if (current === undefined) this.#state = state;
       else this.#beginSegmentWith(state);
     });

@@ -13,10 +13,14 @@ export const rotateKey: Operation = {
     const key = (await keys.forWriting(sequencer.logId, sequencer.state.encryption))!;
     const { id, checkValue, headerKey } = key;
     const noted = withKey(sequencer.state, id, checkValue);
-    const rotated = () => sequencer.rotate({ id, checkValue, headerKey });
-    // Without a segment, the header of the first one knows it, before any frame needs it.
-    if (life.control.get(Counter.segmentId) === 0) rotated();
-    else life.attempt([noted], true, rotated);
+    const begun = () => life.control.get(Counter.segmentId);
+    const before = begun();
+    life.model.attempted = [noted];
+    sequencer.rotate({ id, checkValue, headerKey });
+    // Without a segment (there is none yet, or a full disk refused the last one) the header of the next one knows it,
+    // before any frame needs it.
+    if (begun() !== before) life.attempt([noted], true, () => undefined);
+    else life.model.refused();
     keys.writeWith(key, random);
     life.tally.keyRotations++;
   },
