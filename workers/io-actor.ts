@@ -162,9 +162,9 @@ function waitForBell(bell: number, sequencer: Sequencer): void {
   Atomics.store(slots, Slot.actorSleeps, 0);
 }
 
-/** The producers pace themselves by it. */
+/** The producers pace themselves by it. Of a group that took much longer than most, as at a rotation, only so much counts. */
 function noteGroup(ms: number): void {
-  groupMs += (ms - groupMs) / 16;
+  groupMs += (Math.min(ms, 2 * (groupMs || ms)) - groupMs) / 16;
   Atomics.store(control.slots, Slot.groupMicroseconds, Math.round(groupMs * 1000));
   producers.note();
 }

@@ -545,9 +545,9 @@ function actorKey({ id, checkValue, headerKey }: WritingKey): ActorKey {
 const COMPRESSED_PUBLISH_BYTES = 64 * 1024;
 
 function howToEncode({ codec, keySource, poolPays }: ResolvedOptions) {
-  if (codec === Codec.None && keySource === undefined) return { codec, encodeBytes: POOL_FRAME_BYTES };
-  const most = codec === Codec.None ? POOL_ENCRYPT_BYTES : COMPRESS_BYTES;
-  const encodeBytes = poolPays ? most : CROWDED_POOL_FRAME_BYTES;
+  const plain = codec === Codec.None && keySource === undefined;
+  const paying = plain ? POOL_FRAME_BYTES : codec === Codec.None ? POOL_ENCRYPT_BYTES : COMPRESS_BYTES;
+  const encodeBytes = poolPays ? paying : CROWDED_POOL_FRAME_BYTES;
   return codec === Codec.None ? { codec, encodeBytes } : { codec, encodeBytes, publishBytes: COMPRESSED_PUBLISH_BYTES };
 }
 

@@ -222,8 +222,10 @@ export class SegmentWriter {
 
   /** Cuts a sealed segment's unused end off. Not synced: that the file is longer after a crash is harmless. */
   trim(): void {
-    this.#file.truncate(this.info.endOffset);
-    this.info.fileBytes = this.info.endOffset;
+    const { endOffset } = this.info;
+    // One that grew ends there already, and cutting nothing off costs ext4 some milliseconds.
+    if (this.#file.size() !== endOffset) this.#file.truncate(endOffset);
+    this.info.fileBytes = endOffset;
   }
 
   close(): void {
