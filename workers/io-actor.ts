@@ -15,6 +15,7 @@ import { Member } from '../src/sequencer/member.js';
 import { Sequencer } from '../src/sequencer/sequencer.js';
 import { NodeStorage } from '../src/storage/node-storage.js';
 import { ActiveProducers } from './active-producers.js';
+import { ActorLoad } from './actor-load.js';
 import { ActorSyncer } from './actor-syncer.js';
 
 /**
@@ -27,9 +28,10 @@ const control = new Control(data.control);
 const storage = new NodeStorage(data.directory, data.syncMethod);
 const channels = new Map<number, BroadcastChannel>();
 const producers = new ActiveProducers(control);
+const load = new ActorLoad(control);
 let closed = false;
-/** Running mean of how long a group takes. */
-let groupMs = 0;
+/** Running mean of how long a group waits for its sync. */
+let syncMs = 0;
 
 /** The opening thread's own ring. */
 const OPENER = 0;
@@ -162,10 +164,11 @@ function waitForBell(bell: number, sequencer: Sequencer): void {
   Atomics.store(slots, Slot.actorSleeps, 0);
 }
 
-/** The producers pace themselves by it. Of a group that took much longer than most, as at a rotation, only so much counts. */
-function noteGroup(ms: number): void {
-  groupMs += (Math.min(ms, 2 * (groupMs || ms)) - groupMs) / 16;
-  Atomics.store(control.slots, Slot.groupMicroseconds, Math.round(groupMs * 1000));
+/** The producers pace themselves by it. Of a sync that took much longer than most, as at a rotation, only so much counts. */
+function noteGroup(startedAt: number, waitedMs: number): void {
+  syncMs += (Math.min(waitedMs, 2 * (syncMs || waitedMs)) - syncMs) / 16;
+  Atomics.store(control.slots, Slot.syncMicroseconds, Math.round(syncMs * 1000));
+  load.note(startedAt, performance.now());
   producers.note();
 }
 
@@ -181,7 +184,7 @@ function run(sequencer: Sequencer): void {
     }
     if (closed) break;
     const before = performance.now();
-    if (sequencer.step()) noteGroup(performance.now() - before);
+    if (sequencer.step()) noteGroup(before, sequencer.waitedMs);
     else waitForBell(bell, sequencer);
   }
   for (const channel of channels.values()) channel.close();

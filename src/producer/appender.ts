@@ -50,16 +50,17 @@ export interface AppenderHost {
  * A frame of this size is published though the tick is not over, so that the actor starts while the producer is still
  * appending, if {@link Pace} finds that it pays.
  */
-export const PUBLISH_BYTES = 32 * 1024;
+export const PUBLISH_BYTES = 56 * 1024;
 
 /** If it does not pay yet, it may with so much more in the frame. */
 const CUT_AGAIN_BYTES = 4 * 1024;
 
 /**
- * Frames of this size and more are checksummed by the thread that made them: few and large, they cost it little and the
- * actor much. Smaller ones are left to the actor, because a thread that makes many small records is the busy one.
+ * Frames of this size and more are checksummed by the thread that made them while the actor has no time to spare. Otherwise
+ * it does that: a thread that makes many small records is the busy one then. 1,000 records of 100 bytes in flight lose a
+ * quarter when the actor always does, 10,000 a tenth when it never does.
  */
-const OWN_CRC_BYTES = 32 * 1024;
+const OWN_CRC_BYTES = 4 * 1024;
 
 /** Not even for an empty record. */
 const NO_ROOM = -1;
@@ -279,7 +280,7 @@ export class Appender {
     const pool = bytes >= this.#options.encodeBytes && this.#host.encode !== undefined;
     const encodes = this.#encodes(storedBytes);
     const encoded = !pool && encodes && this.#encodeHere(frame);
-    const here = !pool && !encoded && bytes >= OWN_CRC_BYTES;
+    const here = !pool && !encoded && bytes >= OWN_CRC_BYTES && this.#control.actorIsBusy;
     if (here) {
       const payload = ring.data.subarray(payloadAt, payloadAt + storedBytes);
       ring.view.setUint32(start + Field.payloadCrc, crc32(payload), true);
@@ -424,7 +425,7 @@ export class Appender {
   };
 
   #cuts(): boolean {
-    return this.#pace.cuts(this.#unsettled, this.#control.groupMs);
+    return this.#pace.cuts(this.#unsettled, this.#control.syncMs);
   }
 
   /**

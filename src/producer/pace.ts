@@ -5,10 +5,11 @@ const NEWEST = 0.1;
  * Whether to cut what is appended together into several groups, so that the actor writes one while the next is being
  * appended, or to let it go out as one.
  *
- * Let S be how long the actor takes for a group, and M how long this thread takes to answer all that is in flight and to
- * append it again. One group at a time needs S + M for all of it; two that alternate need 2 S, because the
- * actor does one after the other. So cutting pays while S < M: many records on a quick disk. On a slow one it would make
- * twice as many syncs of half as much, and, once two halves alternate, nothing would ever join them again.
+ * Let A be what the actor takes for a group whatever is in it, which is the sync, and B what it takes for all that is in
+ * flight beside that; and M how long this thread takes to answer all of it and to append it again. One group at a
+ * time needs A + B + M; two that alternate need 2 A + B, because the actor does one after the other. So cutting pays while A < M:
+ * many records on a quick disk. On a slow one it would make twice as many syncs of half as much, and, once two halves
+ * alternate, nothing would ever join them again.
  */
 export class Pace {
   #recordMs = 0;
@@ -18,8 +19,8 @@ export class Pace {
     this.#recordMs += (ms / records - this.#recordMs) * NEWEST;
   }
 
-  /** Whether to publish early, with so many appends in flight and an actor that takes `groupMs` for a group. */
-  cuts(inFlight: number, groupMs: number): boolean {
-    return groupMs < this.#recordMs * inFlight;
+  /** Whether to publish early, with so many appends in flight and an actor that waits `syncMs` for a sync. */
+  cuts(inFlight: number, syncMs: number): boolean {
+    return syncMs < this.#recordMs * inFlight;
   }
 }

@@ -25,10 +25,12 @@ export const Slot = {
   commitVersion: 6,
   /** Bytes of the text in the failure area. Written before `phase` says that the log failed. */
   failureBytes: 7,
-  /** How long the actor takes for a group lately, from taking it to done, in microseconds. Written by the actor. */
-  groupMicroseconds: 8,
+  /** How long the actor waits for a sync in a group lately, in microseconds. Written by the actor. */
+  syncMicroseconds: 8,
   /** How many producers appended lately. Written by the actor. */
   activeProducers: 9,
+  /** How much of its time the actor spent on groups lately, in thousandths. Written by the actor. */
+  actorLoad: 10,
 } as const;
 
 export const LogPhase = { Running: 0, Failed: 1, Closed: 2 } as const;
@@ -57,6 +59,9 @@ const COUNTERS = 24;
 const FAILURE_BYTES = 4096;
 const COUNTERS_AT = INT_SLOTS * 4;
 const FAILURE_AT = COUNTERS_AT + COUNTERS * 8;
+
+/** Of {@link Slot.actorLoad}. An actor that always finds the next group ready comes to 900 to 980. */
+const BUSY_LOAD = 850;
 
 /** An update takes a microsecond; this many looks take longer than the actor is ever kept from its processor in one. */
 const MOST_LOOKS = 1_000_000;
@@ -135,8 +140,13 @@ export class Control {
     return Atomics.load(this.slots, Slot.activeProducers);
   }
 
-  get groupMs(): number {
-    return Atomics.load(this.slots, Slot.groupMicroseconds) / 1000;
+  /** Whether whatever is left to the actor makes everybody wait. */
+  get actorIsBusy(): boolean {
+    return Atomics.load(this.slots, Slot.actorLoad) >= BUSY_LOAD;
+  }
+
+  get syncMs(): number {
+    return Atomics.load(this.slots, Slot.syncMicroseconds) / 1000;
   }
 
   watermark(level: number): number {

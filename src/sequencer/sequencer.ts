@@ -122,6 +122,8 @@ export class Sequencer {
   /** A prepare or an abort was written, for which no later frame vouches yet. */
   #noteUnvouched = false;
   #turn = 0;
+  /** How long the last step waited for a sync, in milliseconds. */
+  #waitedMs = 0;
   #spareAsked = false;
   #segmentStartedAt = 0;
   #preparedBytes = 0;
@@ -173,6 +175,10 @@ export class Sequencer {
     return this.#control.phase !== LogPhase.Running;
   }
 
+  get waitedMs(): number {
+    return this.#waitedMs;
+  }
+
   addMember(member: Member): void {
     this.#members.push(member);
     // Whatever happened before it came: its thread finds out from the control block.
@@ -202,6 +208,7 @@ export class Sequencer {
   /** Takes what is ready and brings it as far as somebody asked for. Returns whether there was anything to do. */
   step(): boolean {
     if (this.failed) return false;
+    this.#waitedMs = 0;
     try {
       return this.#step();
     } catch (error) {
@@ -713,7 +720,8 @@ export class Sequencer {
     const before = performance.now();
     // From here on `#dirtySince` is wrong if the sync throws; the log is poisoned then, and nobody looks.
     this.#current?.sync();
-    this.#policy.observe(performance.now() - before);
+    this.#waitedMs = performance.now() - before;
+    this.#policy.observe(this.#waitedMs);
     this.#control.add(Counter.syncs, 1);
     this.#nowDurable();
   }
