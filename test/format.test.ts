@@ -114,6 +114,19 @@ t.test('one flipped bit anywhere in a segment header is noticed', (t) => {
   t.end();
 });
 
+t.test('a bit that is flipped in both copies of a segment header is noticed too, by its checksums', (t) => {
+  const { bytes } = header();
+  const half = bytes.byteLength / 2;
+  for (let bit = 0; bit < half * 8; bit += bit < 4096 ? 1 : 509) {
+    const copy = bytes.slice();
+    for (const at of [bit >> 3, half + (bit >> 3)]) copy[at] ^= 1 << (bit & 7);
+    const error = survives(() => decodeSegmentHeader('x', reader(copy)));
+    if (!(error instanceof WalError)) t.fail(`bit ${bit}: ${error}`);
+  }
+  t.pass();
+  t.end();
+});
+
 t.test('a header of a newer version, or with unknown features, says so', (t) => {
   const { bytes } = header();
   const newer: Record<number, number>[] = [{ 8: 2 }, { 20: 1 }, { 20: 0x80000000 }];
