@@ -7,6 +7,11 @@ import type { ReadableFile } from './files.js';
 const CHUNK_BYTES = 512 * 1024;
 /** Room before each chunk for the part of a frame that the chunk before it ended with: most frames are smaller. */
 const HEADROOM_BYTES = 128 * 1024;
+/**
+ * Where frames turn out to be larger, chunks and the room before them are made as large, up to this: otherwise most of what is
+ * read would be copied into one piece, in fresh memory. Frames of 1 MB: `verify` 0.9 in the place of 0.6 of a bare checksum.
+ */
+const MOST_ROOM_BYTES = 4 * 1024 * 1024;
 
 /**
  * Called for each valid frame: its header, and its payload's place in `bytes`. Returns false to stop for good behind it,
@@ -57,6 +62,8 @@ export class FrameStream {
   #settling: Promise<unknown> | undefined;
   #finished = false;
   #need = 1;
+  /** Of the frames so far that did not end in the chunk that they began in; at most {@link MOST_ROOM_BYTES}. */
+  #largest = 0;
   /** The caller did not want what comes next in `#bytes` yet. */
   #paused = false;
   /** What is in `#bytes` was read before the last `resume`: an end in it may be none by now. */
@@ -163,6 +170,7 @@ export class FrameStream {
     }
     if (need === undefined) return this.#stop();
     this.#need = need;
+    this.#largest = Math.max(this.#largest, Math.min(need, MOST_ROOM_BYTES));
     return true;
   }
 
@@ -207,9 +215,9 @@ export class FrameStream {
   }
 
   async #read(position: number, least: number): Promise<Chunk> {
-    const size = Math.max(0, Math.min(Math.max(this.#chunkBytes, least), this.#end - position));
+    const size = Math.max(0, Math.min(Math.max(this.#chunkBytes, this.#largest, least), this.#end - position));
     // A small piece at the end of a live log is not worth the headroom; whoever keeps its records would keep that too.
-    const headroom = size < HEADROOM_BYTES ? 0 : HEADROOM_BYTES;
+    const headroom = size < HEADROOM_BYTES ? 0 : Math.max(HEADROOM_BYTES, this.#largest);
     const memory = this.#memory.take(headroom + size);
     const space = memory.subarray(headroom);
     return { memory, headroom, bytes: space.subarray(0, await this.#file.read(space, position)) };
