@@ -1,11 +1,11 @@
 import { Readable } from 'node:stream';
-import { type WalRecord, WriteAheadLog } from 'ringwal';
+import { type Subscription, type WalRecord, WriteAheadLog } from 'ringwal';
 import t from 'tap';
 import type { Positions } from '../src/format/state.js';
 import { Cuts } from '../src/reader/cuts.js';
 import { Reader } from '../src/reader/reader.js';
 import { PositionBook } from '../src/subscriptions/position-book.js';
-import { Subscription } from '../src/subscriptions/subscription.js';
+import { Subscription as Consumer } from '../src/subscriptions/subscription.js';
 import { collect, failsWith, failure, numbers, openLog, payloads, temporaryDirectory, text } from './helpers.js';
 
 /** The next `count` records of a subscription, acknowledged up to `acknowledge`. */
@@ -265,7 +265,7 @@ t.test('a loop ends when what it reads from ends, and another may begin', async 
     acknowledge: async () => {},
     closed: () => {},
   };
-  const subscription = new Subscription('ends', 0, host);
+  const subscription = new Consumer('ends', 0, host);
   for (let round = 0; round < 2; round++) t.same(await collect(subscription), [record]);
   t.equal(subscription.delivered, 1);
 });
