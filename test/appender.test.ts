@@ -2,7 +2,7 @@ import t from 'tap';
 import { Level } from '../src/format/levels.js';
 import { Appender } from '../src/producer/appender.js';
 import { Control } from '../src/ring/control.js';
-import { FrameState, Ring, RingSlot } from '../src/ring/ring.js';
+import { DESCRIPTORS, FrameState, Ring, RingSlot } from '../src/ring/ring.js';
 
 /** A ring in which the actor can be made to act between two looks at its counters. */
 class WatchedRing extends Ring {
@@ -41,3 +41,43 @@ for (const [name, level] of Object.entries({ memory: Level.Memory, os: Level.Os,
     },
   );
 }
+
+t.test('a record larger than any is refused, and the ring is as it was', async (t) => {
+  const host = { hold: () => {}, backpressure: () => {} };
+  const limits = { frameBytes: 4096, maxRecordBytes: 1000, encodeBytes: 65536 };
+  const ring = Ring.allocate(64 * 1024);
+  const appender = new Appender(ring, new Control(), limits, host);
+  const append = (bytes: number) =>
+    new Promise((resolve, reject) => {
+      appender.append({ kind: 0, key: undefined, value: Buffer.alloc(bytes) }, Level.Os, resolve, reject);
+    });
+  await t.rejects(append(1001), { code: 'ERR_WAL_RECORD_TOO_LARGE' });
+  t.same([appender.ringUse, appender.queued], [0, 0]);
+  append(1000).catch(() => {});
+  t.ok(appender.ringUse > 1000);
+});
+
+t.test('with as many frames in flight as can be told of, the next append waits for one of them', async (t) => {
+  const host = { hold: () => {}, backpressure: () => {} };
+  const limits = { frameBytes: 4096, maxRecordBytes: 1000, encodeBytes: 65536 };
+  const ring = Ring.allocate(16 * 1024 * 1024);
+  const appender = new Appender(ring, new Control(), limits, host);
+  let done = 0;
+  const append = () => {
+    const resolve = () => done++;
+    appender.append({ kind: 0, key: undefined, value: 'x' }, Level.Os, resolve, () => t.fail());
+    appender.publish();
+  };
+  for (let i = 0; i < DESCRIPTORS; i++) append();
+  t.same([appender.inFlight, appender.queued], [DESCRIPTORS, 0]);
+  const use = appender.ringUse;
+  t.ok(use < ring.dataBytes / 2, 'there is room in the ring');
+  append();
+  t.same([appender.ringUse, appender.queued], [use, 1], 'it is not in the ring');
+  ring.setLsn(ring.descriptor(0), 1);
+  for (const counter of [RingSlot.sequenced, RingSlot.written, RingSlot.synced]) ring.advance(counter, 1);
+  appender.wake();
+  await new Promise(setImmediate);
+  t.equal(done, 1);
+  t.equal(ring.state(DESCRIPTORS), FrameState.Ready, 'in the place of the one that is done');
+});

@@ -8,6 +8,7 @@ import { firstLsnSince } from '../src/reader/time-lookup.js';
 import { verifyFiles } from '../src/reader/verify.js';
 import { inspectPointInTime } from '../src/recovery/point-in-time.js';
 import { inspectLog } from '../src/recovery/recover.js';
+import { planRepair } from '../src/recovery/repair-plan.js';
 import { endLastSegment } from '../src/recovery/repair-tail.js';
 import { salvageLog } from '../src/recovery/salvage.js';
 import { finish } from '../src/recovery/survey.js';
@@ -564,3 +565,30 @@ t.test(
 function headerOf(disk: SimulatedDisk, name: string) {
   return withFile(disk, name, readHeader);
 }
+
+t.test(
+  'of a compacted segment that was cut, and lost its end, only what the cut had left is reported as lost',
+  async (t) => {
+    const log = new KeyLog({ disk: new SimulatedDisk(new Random(1)) });
+    for (let segment = 0; segment < 3; segment++) {
+      for (let i = 0; i < 2; i++) log.write(put('key', `${segment}`), data(`opaque ${segment} ${i}`));
+      log.sequencer.rotate();
+    }
+    log.compact();
+    const [{ name, lastLsn }] = log.sequencer.sealed;
+    t.equal(lastLsn, 12);
+    log.cut(9);
+    log.write(data('behind'));
+    log.sequencer.close();
+    const { offsets } = placesOf(log.disk, name);
+    // Everything behind the first frame, the seal included.
+    for (const at of offsets.slice(1)) log.disk.flip(name, at + 20, 1);
+    const { recovered } = await salvageLog(log.disk);
+    const { kept, lost } = finish(planRepair(log.disk));
+    t.same(lost, [{ firstLsn: 5, lastLsn: 9 }]);
+    t.same(recovered.report.lost, lost);
+    t.equal(recovered.end.lastLsn, 10);
+    t.match(await repairStorage(log.disk), { verdict: 'repaired', kept, lost });
+    t.match(await verifyFiles(filesOf(log.disk)), { verdict: 'clean', records: kept, lost: [{}] });
+  },
+);

@@ -317,3 +317,47 @@ t.test('events go to listeners that were added by any name, and to none that was
   await log.sync();
   t.same(told, ['first 1']);
 });
+
+t.test('a compaction that begins while the log looks whether it needs one is not followed by another', async (t) => {
+  const host = new ClosedLog(await makeLog(t));
+  const compactor = new Compactor(host);
+  const own = compactor.compactIfWorthIt(0.1);
+  const { removed } = await compactor.compact();
+  await own;
+  t.ok(removed > 0);
+  t.equal(host.reports.length, 1);
+});
+
+t.test('a compaction that is told to stop between two of its tasks begins no other', async (t) => {
+  const directory = await makeLog(t);
+  const files = snapshot(directory);
+  const host = new ClosedLog(directory);
+  const compactor = new Compactor(host);
+  let closed: Promise<void> | undefined;
+  host.encryption = async () => {
+    closed = compactor.close();
+    return undefined;
+  };
+  await failsWith(t, 'ERR_WAL_CLOSED', compactor.compact());
+  await closed;
+  t.same(host.tasks, ['discard'], 'but for what tidies up');
+  t.same(snapshot(directory), files);
+});
+
+t.test('a compaction that is told to stop when a segment is rewritten puts it in the place of nothing', async (t) => {
+  const directory = await makeLog(t);
+  const files = snapshot(directory);
+  const host = new ClosedLog(directory);
+  const compactor = new Compactor(host);
+  const run = host.run.bind(host);
+  let closed: Promise<void> | undefined;
+  host.run = async <T>(task: CompactionTask): Promise<T> => {
+    const value = await run<T>(task);
+    if (task.op === 'rewrite') closed = compactor.close();
+    return value;
+  };
+  await failsWith(t, 'ERR_WAL_CLOSED', compactor.compact());
+  await closed;
+  t.same(host.tasks, ['findGarbage', 'rewrite', 'discard', 'discard']);
+  t.same(snapshot(directory), files, 'and what it wrote is gone');
+});

@@ -6,6 +6,7 @@ import { inspectPointInTime } from '../src/recovery/point-in-time.js';
 import { inspectLog } from '../src/recovery/recover.js';
 import { planRepair } from '../src/recovery/repair-plan.js';
 import { finish } from '../src/recovery/survey.js';
+import { segmentName } from '../src/segments/names.js';
 import { leftSpare, prepareSpare } from '../src/segments/prepare.js';
 import { repairStorage } from '../src/upkeep/repair-log.js';
 import { Random } from './simulation/random.js';
@@ -291,3 +292,36 @@ t.test('whichever files a clean-up leaves behind, those that a cut made void inc
     t.same(await again.read(), ids, what);
   }
 });
+
+t.test(
+  'files that a cut through several segments made void, back behind a clean-up, are no part of the log',
+  async (t) => {
+    const log = withFrames(2);
+    const { disk, sequencer } = log;
+    for (let i = 0; i < 2; i++) {
+      sequencer.rotate();
+      log.append(Level.Disk, 4);
+      sequencer.step();
+    }
+    log.clock++;
+    sequencer.truncateAfter(2);
+    log.append(Level.Disk, 3);
+    sequencer.rotate();
+    const { ids } = log.append(Level.Disk, 2);
+    sequencer.step();
+    sequencer.updateState((state) => ({ ...state, checkpoint: 5 }));
+    sequencer.cleanup();
+    // The removals of the two that were cut away are lost; that of the one that cut is not.
+    for (const id of [1, 4]) disk.remove(segmentName(id));
+    disk.syncFolder();
+    disk.crash();
+    disk.restart('power');
+    t.same(segments(disk), [2, 3, 5].map(segmentName));
+    t.match(inspectLog(disk, 'strict'), { state: { low: 6 }, segments: [{ id: 5 }], end: { lastLsn: 7 } });
+    t.same(finish(inspectPointInTime(disk)).report, inspectLog(disk, 'strict').report);
+    const plan = finish(planRepair(disk));
+    t.same([plan.lost, plan.segments, plan.setAside], [[], [], []]);
+    await soundly(t, disk, 'verify finds nothing');
+    t.same(await new SimulatedLog({ disk }).read(), ids);
+  },
+);

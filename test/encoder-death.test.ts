@@ -14,6 +14,7 @@ import { Appender } from '../src/producer/appender.js';
 import type { FrameEncoding } from '../src/producer/encode-in-ring.js';
 import { Control } from '../src/ring/control.js';
 import { Descriptor, FrameState, Ring } from '../src/ring/ring.js';
+import encode from '../workers/encoder.js';
 import { Fault, heal, inject } from './fixtures/faults.js';
 import { collect, numbers, openLog } from './helpers.js';
 
@@ -171,4 +172,17 @@ t.test('threads of the pool that die cost no record of a compressed and encrypte
   const read = await collect(wal.read());
   t.equal(read.length, 8);
   t.ok(read.every(({ payload }, i) => records[i % 4].equals(payload)));
+});
+
+t.test('an encoder that fails says why, with everything that the error told, and leaves the frame to others', (t) => {
+  const { ring } = ringWithFrame([randomBytes(20_000)], false);
+  const control = new Control().memory;
+  const task = { ring: ring.memory, control, frame: 0, encoding: undefined };
+  // Memory that is no ring.
+  const failed = encode({ ...task, ring: new SharedArrayBuffer(8) });
+  t.match(failed, { ok: false, error: { message: String } });
+  t.equal(ring.state(0), FrameState.Encoding);
+  t.same(encode(task), { ok: true, value: undefined });
+  t.equal(ring.state(0), FrameState.Ready, 'which the next attempt encodes');
+  t.end();
 });

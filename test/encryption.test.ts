@@ -14,7 +14,8 @@ import {
   WriteAheadLog,
 } from 'ringwal';
 import t from 'tap';
-import { Field } from '../src/format/frame.js';
+import { Field, FRAME_HEADER_BYTES, type FrameHeader } from '../src/format/frame.js';
+import { decodePayload, type PayloadKeys, writeEncryptedFields } from '../src/format/frame-payload.js';
 import { KeyRing, keySourceOf } from '../src/format/key-ring.js';
 import { decodeState } from '../src/format/state.js';
 import { changeUnseen, forge, recordFrames } from './forging.js';
@@ -149,6 +150,8 @@ t.test('what is no key is ERR_WAL_INVALID_ARGUMENT, wherever it is given', async
   };
   const error = await failsWith(t, 'ERR_WAL_KEY', WriteAheadLog.open(directory, { encryptionKey: failing }));
   t.match(error.cause, { message: 'the key service is down' });
+  const fresh = WriteAheadLog.open(temporaryDirectory(t), { encryptionKey: failing });
+  t.match((await failsWith(t, 'ERR_WAL_KEY', fresh)).message, 'asked for the key to write with');
   const other = () => ({ id: 7, key: KEY });
   await failsWith(t, 'ERR_WAL_KEY', WriteAheadLog.open(directory, { encryptionKey: other }));
 });
@@ -466,4 +469,39 @@ t.test('records at the limits of ring, frame and batch, encrypted', async (t) =>
   const records = await collect(wal.read());
   t.equal(records.length, 522);
   t.ok(records.slice(0, 20).every(({ payload }) => largest.equals(payload)));
+});
+
+t.test('what claims to be encrypted and cannot be is damage, or asks for its key', (t) => {
+  const header = { type: 1, codec: 0, encryption: 1, firstLsn: 5, records: 1 } as FrameHeader;
+  const decode = (storedBytes: number, keys?: PayloadKeys) => () => {
+    const bytes = new Uint8Array(FRAME_HEADER_BYTES + storedBytes);
+    return decodePayload({ ...header, storedBytes, rawBytes: 4 }, bytes, FRAME_HEADER_BYTES, keys, { lsn: 5 });
+  };
+  const keyWith = (known: boolean): PayloadKeys => ({
+    find: () => ({ known, headerKey: KEY, subkey: () => KEY }),
+  });
+  t.throws(decode(10, keyWith(true)), { code: 'ERR_WAL_CORRUPT', lsn: 5, message: 'too short to be encrypted' });
+  t.throws(decode(200), { code: 'ERR_WAL_KEY' }, 'no key');
+  t.throws(decode(200, keyWith(true)), { code: 'ERR_WAL_CORRUPT', message: 'not authentic' });
+  t.throws(decode(200, keyWith(false)), { code: 'ERR_WAL_KEY' }, 'a key that nothing vouches for is more likely wrong');
+  t.end();
+});
+
+t.test('a frame that is encrypted with a key which the log was not told of is not written', (t) => {
+  const bytes = new Uint8Array(256);
+  const fields = [1, 0, { low: 1, high: 2 }, 0, 0, 0] as const;
+  const write = () => writeEncryptedFields(new Map(), new DataView(bytes.buffer), bytes, 0, ...fields);
+  t.throws(write, { message: 'a key that the log does not know' });
+  t.end();
+});
+
+t.test('a log of more salts than keys are kept for is read all the same', async (t) => {
+  const key = KeyRing.of([{ id: 1, key: KEY }], new Uint8Array(16)).find(1)!;
+  const salts = numbers(0, 300).map((i) => Uint8Array.of(i & 0xff, i >> 8, ...new Uint8Array(14)));
+  const subkeys = salts.map((salt) => Buffer.from(key.subkey(salt)).toString('hex'));
+  t.equal(new Set(subkeys).size, salts.length);
+  t.same(
+    salts.map((salt) => Buffer.from(key.subkey(salt)).toString('hex')),
+    subkeys,
+  );
 });

@@ -220,6 +220,19 @@ t.test('an error listener that throws becomes a warning, and is not called forev
   t.equal(await wal.append('y'), 2);
 });
 
+t.test('an error listener that throws what is no Error becomes a warning that says what it was', async (t) => {
+  const wal = await openLog(t);
+  const warned = new Promise<Error>((resolve) => process.once('warning', resolve));
+  wal.on('error', () => {
+    throw 'a mere text';
+  });
+  wal.on('commit:disk', () => {
+    throw new Error('first');
+  });
+  await wal.append('x');
+  t.equal((await warned).message, 'a mere text');
+});
+
 t.test('waitFor resolves when the watermark is there, at once when it was', async (t) => {
   const wal = await openLog(t, { flushIntervalMs: 0 });
   const third = wal.waitFor(3, 'os');

@@ -23,6 +23,7 @@ import {
   payloads,
   segmentFiles,
   temporaryDirectory,
+  text,
 } from './helpers.js';
 
 t.afterEach(heal);
@@ -329,4 +330,13 @@ t.test('clean-up on a full disk makes room: it recycles nothing that would need 
   heal();
   t.same(segmentFiles(directory).length, 1);
   t.equal(await wal.append('4'), 5);
+});
+
+t.test('what a log that failed had on disk can be read from anywhere', async (t) => {
+  const wal = await openLog(t);
+  for (const i of numbers(1, 9)) await wal.append(`${i}`);
+  inject(Fault.sync, SYNC_FAILS);
+  await failsWith(t, 'ERR_WAL_INDETERMINATE', wal.append('lost'));
+  t.same(payloads(await collect(wal.read({ from: 5, to: 9 }))), ['5', '6', '7', '8', '9']);
+  t.equal(text((await wal.get(7)).payload), '7');
 });

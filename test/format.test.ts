@@ -11,7 +11,8 @@ import {
   repeatHeader,
   SEGMENT_HEADER_UNIT,
 } from '../src/format/segment-header.js';
-import { decodeState, EMPTY_STATE, encodeState } from '../src/format/state.js';
+import { decodeSparse, scanRecords, writeSparsePrefix } from '../src/format/sparse.js';
+import { decodePositions, decodeState, EMPTY_STATE, encodePositions, encodeState } from '../src/format/state.js';
 import { checkFrame } from '../src/segments/walk.js';
 import { Random } from './simulation/random.js';
 import { encodedBytes, idOf, writeRecord } from './simulation/records.js';
@@ -260,5 +261,36 @@ t.test('random and mutated bytes make every decoder answer or throw a WalError',
     survives(() => readFrameHeader(view, noise, 0, SALT));
   }
   t.pass();
+  t.end();
+});
+
+t.test('positions that are nested deeper than any are corrupt, and ask for no stack', (t) => {
+  const nested = (depth: number) =>
+    Buffer.from(`{"a":{"acknowledged":1,"level":"disk","later":${'['.repeat(depth)}${']'.repeat(depth)}}}`);
+  t.match(decodePositions(nested(20)), { a: { acknowledged: 1 } }, 'what a later version adds is kept');
+  for (const depth of [40, 1000]) t.throws(() => decodePositions(nested(depth)), { code: 'ERR_WAL_CORRUPT' });
+  t.same(decodePositions(encodePositions({ a: null, b: 5 })), { a: null, b: 5 });
+  t.end();
+});
+
+t.test('records of a compacted frame that do not decode are corrupt, with their LSN', (t) => {
+  const decode = (bytes: Uint8Array, lastLsn = 20) => {
+    const records: WalRecord[] = [];
+    decodeSparse(bytes, 0, bytes.byteLength, 10, lastLsn, 0, 1, 100, records);
+    return records.map(({ lsn }) => lsn);
+  };
+  const whole = new Uint8Array(16);
+  const at = writeSparsePrefix(whole, 0, 5, 0);
+  whole[at] = 8;
+  const bytes = whole.subarray(0, at + 2);
+  t.same(decode(bytes), [15]);
+  const corrupt = { code: 'ERR_WAL_CORRUPT' };
+  t.throws(() => decode(bytes, 14), { ...corrupt, lsn: 15 }, 'one above those that the frame stands for');
+  t.throws(() => decode(bytes.subarray(0, -1)), corrupt, 'one that goes on behind the end');
+  t.throws(() => decode(Uint8Array.of(0x80)), { ...corrupt, lsn: 10 }, 'a number that goes on behind the end');
+  t.throws(() => decode(new Uint8Array(20).fill(0x80)), corrupt, 'a number that is larger than any');
+  const seen: number[] = [];
+  scanRecords(bytes, 0, bytes.byteLength, true, 10, 7, ({ lsn, timestamp }) => seen.push(lsn, timestamp) > 0);
+  t.same(seen, [15, 7]);
   t.end();
 });

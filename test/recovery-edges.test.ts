@@ -11,15 +11,20 @@ import { PatchedStorage } from '../src/recovery/patched-storage.js';
 import { setAside } from '../src/recovery/quarantine.js';
 import { inspectLog, openError } from '../src/recovery/recover.js';
 import { planRepair } from '../src/recovery/repair-plan.js';
-import { finish } from '../src/recovery/survey.js';
+import { salvageLog } from '../src/recovery/salvage.js';
+import { finish, type SurveyProgress } from '../src/recovery/survey.js';
 import { Ring } from '../src/ring/ring.js';
+import { segmentName } from '../src/segments/names.js';
+import { withFile } from '../src/segments/read-segment.js';
 import { Member } from '../src/sequencer/member.js';
 import type { Storage } from '../src/storage/storage.js';
 import { repairStorage } from '../src/upkeep/repair-log.js';
+import { data, KeyLog } from './compaction-helpers.js';
 import { failsWith, failure, numbers, temporaryDirectory } from './helpers.js';
 import { forge, frameOffsets, HEADER_FIELDS } from './hostile/forge.js';
 import { realLogs } from './hostile/logs.js';
 import { MemoryDisk, sameImage } from './hostile/memory-disk.js';
+import { framesOf, loseHeader, readAll } from './simulation/reading.js';
 import { SimulatedLog } from './simulation/simulated-log.js';
 
 /** Branches of recovery and of the failure paths that no other test comes to. */
@@ -57,6 +62,11 @@ t.test('what a repair cannot make whole it refuses, and leaves as it is', async 
       /which no segment has/,
     ],
     ['a segment that is missing and ended within its header', missing(withHeaderField(1, 96, 100n)), /end at byte 100/],
+    [
+      'a segment of which nothing is left and that ended within its header',
+      withHeaderField(1, 96, 100n).set(FIRST, new Uint8Array(65536).fill(0xff)),
+      /no room for a header/,
+    ],
   ];
   for (const [what, image, why] of cases) {
     const disk = new MemoryDisk(image);
@@ -226,4 +236,71 @@ t.test('a producer that joins a log which failed already is woken to hear of it,
   const before = log.control.failure();
   log.sequencer.close();
   t.equal(log.control.failure(), before, 'that the file cannot even be closed is no other failure');
+});
+
+/** Segments of two frames each, with two records in a frame, the clock going on in between. */
+function withSegments(count: number): SimulatedLog {
+  const log = new SimulatedLog();
+  for (let segment = 0; segment < count; segment++) {
+    log.clock += 1000;
+    for (let frame = 0; frame < 2; frame++) {
+      log.append(Level.Disk, 2);
+      log.sequencer.step();
+    }
+    log.sequencer.rotate();
+  }
+  log.sequencer.close();
+  return log;
+}
+
+t.test('of neighbours without headers the one without frames becomes one gap, and the other is kept', async (t) => {
+  const { disk } = withSegments(4);
+  const size = withFile(disk, SECOND, (file) => file.size());
+  disk.overwrite(SECOND, new Uint8Array(size).fill(0xff), 0);
+  loseHeader(disk, segmentName(3));
+  const lost = [{ firstLsn: 5, lastLsn: 8 }];
+  t.match(await repairStorage(disk), { verdict: 'repaired', kept: 12, lost });
+  t.match(await verifyFiles(filesOf(disk)), { verdict: 'clean', records: 12, lastLsn: 16, lost });
+  const records = await readAll(disk, 1, inspectLog(disk, 'strict').end.lastLsn);
+  t.same(
+    records.map(({ lsn }) => lsn),
+    [...numbers(1, 4), ...numbers(9, 16)],
+  );
+});
+
+t.test(
+  'what a segment without a header had cut off is not lost, also when nothing can be read before it',
+  async (t) => {
+    const log = new SimulatedLog();
+    const { disk } = log;
+    for (let frame = 0; frame < 2; frame++) log.append(Level.Disk, 2);
+    log.sequencer.step();
+    log.clock += 1000;
+    log.sequencer.truncateAfter(2);
+    log.append(Level.Disk, 2);
+    log.sequencer.step();
+    log.sequencer.close();
+    for (const offset of framesOf(disk, FIRST).offsets) disk.flip(FIRST, offset + 66, 1);
+    loseHeader(disk, SECOND);
+    const { recovered } = await salvageLog(disk);
+    t.match(recovered.report, { records: 2, lastLsn: 4, lost: [{ firstLsn: 1, lastLsn: 2 }] });
+  },
+);
+
+t.test('a survey tells how far it is also in the middle of a large segment', (t) => {
+  const log = new KeyLog({ segmentBytes: 8 * 1024 * 1024 });
+  // The first segment of a run is a small one.
+  log.write(data('first'));
+  log.sequencer.rotate();
+  for (let i = 0; i < 120; i++) log.write(data('x'.repeat(50_000)));
+  t.equal(log.sequencer.sealed.length, 1, 'all of them are in one segment');
+  log.disk.crash();
+  log.disk.restart('process');
+  const told: SurveyProgress[] = [];
+  t.equal(finish(planRepair(log.disk), (progress) => told.push(progress)).kept, 121);
+  const midway = told.filter(({ records }) => records > 1 && records < 121);
+  t.match(midway, [{ totalBytes: told[0].totalBytes }], 'once');
+  t.ok(midway[0].bytes >= 4 * 1024 * 1024 && midway[0].bytes < midway[0].totalBytes);
+  t.match(told.at(-1), { records: 121, bytes: midway[0].totalBytes });
+  t.end();
 });

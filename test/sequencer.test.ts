@@ -135,3 +135,21 @@ t.test('records that are due are synced though the disk is full and nothing new 
   t.equal(log.watermark(Level.Disk), written);
   t.end();
 });
+
+t.test('segments that are not there are not replaced, and the log goes on', (t) => {
+  const log = new SimulatedLog();
+  for (let i = 0; i < 4; i++) log.appendUntilRotated(Level.Disk);
+  const { sequencer } = log;
+  const before = sequencer.sealed.map(({ id }) => id);
+  t.same(before, [1, 2, 3]);
+  for (const ids of [[9], [3, 4], [1, 3]]) {
+    const replace = () => sequencer.replaceSealed(ids, sequencer.sealed[0]);
+    t.throws(replace, { code: 'ERR_WAL_FAILED', message: `Segments ${ids.join(', ')} are not there` }, `${ids}`);
+  }
+  t.same(
+    sequencer.sealed.map(({ id }) => id),
+    before,
+  );
+  t.equal(sequencer.failed, false);
+  t.end();
+});

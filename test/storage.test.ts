@@ -1,8 +1,10 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import t from 'tap';
+import { SyncSlots } from '../src/ring/sync-slots.js';
 import { readFully, writeFully } from '../src/storage/fully.js';
 import { NodeStorage } from '../src/storage/node-storage.js';
+import { ActorSyncer } from '../workers/actor-syncer.js';
 import { temporaryDirectory } from './helpers.js';
 
 t.test('with O_DSYNC, sync still covers what no write of this file took along', async (t) => {
@@ -69,4 +71,27 @@ t.test('a short count of the operating system is made up for', async (t) => {
   t.equal(file.read(bytes, 0), 13);
   t.equal(bytes.toString('utf8', 0, 13), 'several views');
   file.close();
+});
+
+t.test('a folder that is not there is empty, and a directory that is not there an error', async (t) => {
+  const directory = temporaryDirectory(t);
+  t.same(new NodeStorage(directory).list('quarantine'), []);
+  t.throws(() => new NodeStorage(path.join(directory, 'nowhere')).list(), { code: 'ENOENT' });
+  fs.writeFileSync(path.join(directory, 'file'), '');
+  t.throws(() => new NodeStorage(directory).list('file'), { code: 'ENOTDIR' }, 'nor is a file a folder');
+});
+
+t.test('a file whose writes are synced already is not handed to another thread to sync', async (t) => {
+  if (fs.constants.O_DSYNC === undefined) return t.comment('this platform has no O_DSYNC: nothing to test');
+  const directory = temporaryDirectory(t);
+  fs.writeFileSync(path.join(directory, 'file'), '');
+  let started = 0;
+  const syncer = new ActorSyncer(new SyncSlots().memory, () => started++);
+  const dsync = new NodeStorage(directory, 'dsync').open('file', 'write');
+  t.equal(syncer.begin(dsync), false);
+  t.equal(started, 0, 'nobody is started for it');
+  const plain = new NodeStorage(directory).open('file', 'write');
+  t.equal(syncer.begin(plain), false, 'not yet');
+  t.equal(started, 1);
+  for (const file of [dsync, plain]) file.close();
 });

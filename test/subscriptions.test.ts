@@ -1,7 +1,12 @@
 import { Readable } from 'node:stream';
-import { type Subscription, WriteAheadLog } from 'ringwal';
+import { type Subscription, type WalRecord, WriteAheadLog } from 'ringwal';
 import t from 'tap';
-import { collect, failsWith, numbers, openLog, payloads, temporaryDirectory, text } from './helpers.js';
+import type { Positions } from '../src/format/state.js';
+import { Cuts } from '../src/reader/cuts.js';
+import { Reader } from '../src/reader/reader.js';
+import { PositionBook } from '../src/subscriptions/position-book.js';
+import { Subscription as Consumer } from '../src/subscriptions/subscription.js';
+import { collect, failsWith, failure, numbers, openLog, payloads, temporaryDirectory, text } from './helpers.js';
 
 /** The next `count` records of a subscription, acknowledged up to `acknowledge`. */
 async function take(subscription: Subscription, count: number, acknowledge = 0): Promise<number[]> {
@@ -171,4 +176,96 @@ t.test('who subscribes while the log is being cut begins behind the cut, and mis
     await again.close();
     await wal.truncateAfter(10);
   }
+});
+
+t.test('a subscription is iterated by one loop at a time', async (t) => {
+  const wal = await openLog(t);
+  await wal.appendMany(['a', 'b']);
+  const consumer = await wal.subscribe('consumer');
+  const loop = consumer[Symbol.asyncIterator]();
+  t.equal((await loop.next()).value?.lsn, 1);
+  t.throws(() => consumer[Symbol.asyncIterator](), { code: 'ERR_WAL_INVALID_ARGUMENT', message: 'being iterated' });
+  t.equal((await loop.next()).value?.lsn, 2, 'which harms the first one not');
+  await loop.return?.();
+  t.same(await take(consumer, 1), [1], 'and then by another');
+});
+
+t.test('a subscription cannot begin at what was cleaned up', async (t) => {
+  const wal = await openLog(t, { segmentBytes: 65536, autoCleanup: false });
+  for (const i of numbers(1, 40)) await wal.append(Buffer.alloc(8192, i));
+  await wal.checkpoint(40);
+  t.ok((await wal.cleanup()).segments > 0);
+  const error = await failsWith(t, 'ERR_WAL_TRUNCATED', wal.subscribe('late', { from: 2 }));
+  t.equal(error.lsn, 2);
+  t.same(wal.stats().subscriptions, [], 'and then there is none');
+  const [{ lsn }] = await collect(wal.read());
+  t.same(await take(await wal.subscribe('late', { from: lsn }), 1), [lsn]);
+});
+
+t.test('what changes while a note is written goes along with the next, the newest of each name', async (t) => {
+  const notes: Positions[] = [];
+  const ends: ((error?: Error) => void)[] = [];
+  const book = new PositionBook((positions) => {
+    notes.push(positions);
+    return new Promise((resolve, reject) => ends.push((error) => (error === undefined ? resolve() : reject(error))));
+  });
+  const settledAt: string[] = [];
+  const note = (name: string, change: Positions[string]) => {
+    const noted = book.note(name, change);
+    noted.then(
+      () => settledAt.push(name),
+      () => settledAt.push(`not ${name}`),
+    );
+    return noted;
+  };
+  const first = note('first', 1);
+  await new Promise(setImmediate);
+  const fresh = { acknowledged: 3, level: 'disk' as const };
+  for (const [name, change] of [
+    ['new', fresh],
+    ['gone', 4],
+    ['known', 5],
+  ] as const)
+    void note(name, change);
+  for (const [name, change] of [
+    ['new', 7],
+    ['gone', null],
+    ['known', 6],
+  ] as const)
+    void note(name, change);
+  void note('gone', 9);
+  const settled = book.settled();
+  ends[0](new Error('no room'));
+  await failure(first);
+  await new Promise(setImmediate);
+  ends[1]();
+  await settled;
+  t.same(notes, [{ first: 1 }, { new: { ...fresh, acknowledged: 7 }, gone: 9, known: 6 }]);
+  t.match(settledAt[0], 'not first', 'a note that failed takes no other along');
+  t.notOk(settledAt.includes('not known'));
+  const again = note('first', 2);
+  await new Promise(setImmediate);
+  ends[2]();
+  await again;
+  t.same(notes[2], { first: 2 });
+});
+
+t.test('a loop ends when what it reads from ends, and another may begin', async (t) => {
+  const record = { lsn: 1 } as WalRecord;
+  const none = new Cuts();
+  const host = {
+    follow: () =>
+      new Reader(
+        async function* () {
+          yield [record];
+        },
+        undefined,
+        none,
+      ),
+    acknowledge: async () => {},
+    closed: () => {},
+  };
+  const subscription = new Consumer('ends', 0, host);
+  for (let round = 0; round < 2; round++) t.same(await collect(subscription), [record]);
+  t.equal(subscription.delivered, 1);
 });

@@ -1,7 +1,8 @@
 import * as workerThreads from 'node:worker_threads';
-import { Worker } from 'node:worker_threads';
+import { MessageChannel, Worker } from 'node:worker_threads';
 import { connect, type ProducerHandle, type WalRecord, WriteAheadLog } from 'ringwal';
 import t from 'tap';
+import { expectLifeLine } from '../src/producer/life-line.js';
 import type { ProducerResult, ProducerTask } from './fixtures/producer.js';
 import { collect, failsWith, fixture, numbers, openLog, payloads, temporaryDirectory } from './helpers.js';
 
@@ -256,3 +257,27 @@ t.test('a log opened by a worker serves other threads, and dies with it', async 
 function rethrowUnlessInFlight(error: { code?: string }): void {
   if (error.code !== 'ERR_WAL_INDETERMINATE') throw error;
 }
+
+t.test("messages of others between threads are none of the log's business", async (t) => {
+  const emit = (message: unknown) => (process as NodeJS.EventEmitter).emit('workerMessage', message, 1);
+  let gone = 0;
+  expectLifeLine('a channel', () => gone++);
+  for (const message of [
+    undefined,
+    null,
+    'text',
+    { ringwal: 'other' },
+    { ringwal: 'life-line', channel: 'a channel' },
+  ]) {
+    emit(message);
+  }
+  const { port1, port2 } = new MessageChannel();
+  emit({ ringwal: 'life-line', channel: 'a channel', port: port2 });
+  t.equal(gone, 0);
+  // The log does not keep the process alive for it; this test does.
+  port2.ref();
+  const closed = new Promise((resolve) => port2.once('close', resolve));
+  port1.close();
+  await closed;
+  t.equal(gone, 1, 'but for that the thread at the other end is gone');
+});

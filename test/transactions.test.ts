@@ -3,7 +3,8 @@ import path from 'node:path';
 import { type CommitEvent, type OpenOptions, type ReplayOperation, verifyLog, WriteAheadLog } from 'ringwal';
 import t, { type Test } from 'tap';
 import { cli } from './cli-helpers.js';
-import { collect, failsWith, numbers, openLog, segmentFiles, temporaryDirectory, text } from './helpers.js';
+import { clear, data, KeyLog, put as keyPut } from './compaction-helpers.js';
+import { collect, failsWith, failure, numbers, openLog, segmentFiles, temporaryDirectory, text } from './helpers.js';
 import { seeded } from './kill9-rounds.js';
 
 const SMALL: OpenOptions = { ringBytes: 64 * 1024, segmentBytes: 64 * 1024 };
@@ -569,5 +570,62 @@ t.test('a search by time finds the beginning of a transaction', async (t) => {
   t.same(
     found.map(({ lsn }) => lsn),
     [2, 3],
+  );
+});
+
+t.test('a replay waits for a handler that takes its time, also within a transaction', async (t) => {
+  const wal = await openLog(t, SMALL);
+  const small = wal.transaction();
+  for (const key of ['a', 'b']) await small.put(key, '');
+  await small.commit();
+  const large = wal.transaction();
+  const operations = fillLarge(large);
+  await large.commit({ signal: new AbortController().signal });
+  let atOnce = 0;
+  const seen: string[] = [];
+  const count = await wal.replay(async (op) => {
+    if (++atOnce > 1) t.fail('two at once');
+    await null;
+    seen.push(shown(op));
+    atOnce--;
+  });
+  t.same(seen, ['a=', 'b=', ...operations]);
+  t.equal(count, seen.length);
+  const failed = new Error('no more');
+  t.equal(await failure(wal.replay(() => Promise.reject(failed))), failed);
+});
+
+t.test('a decision that is called off before it is made leaves the transaction in doubt', async (t) => {
+  const wal = await openLog(t);
+  const tx = wal.transaction();
+  await tx.put('a', '1');
+  await tx.prepare();
+  const reason = new Error('enough');
+  const signal = AbortSignal.abort(reason);
+  t.equal(await failure(wal.commitPrepared(tx.id, { signal })), reason);
+  t.equal(await failure(wal.abortPrepared(tx.id, { signal })), reason);
+  t.same(await prepared(wal), { [tx.id]: ['a=1'] });
+  await wal.commitPrepared(tx.id, { signal: new AbortController().signal });
+  t.same(
+    (await replay(wal)).map(([, operation]) => operation),
+    ['a=1'],
+  );
+});
+
+t.test('a clear counts at its commit, and a record that is no operation is none in a transaction either', async (t) => {
+  const log = new KeyLog();
+  log.write(keyPut('a', '1'));
+  const id = log.begin();
+  log.writePart(id, clear(), keyPut('b', '2'), data('opaque'));
+  log.write(keyPut('c', '3'));
+  log.end(id, 'commit');
+  t.same(
+    (await log.replay(1)).map(({ lsn, op }) => [lsn, shown(op)]),
+    [
+      [1, 'a=1'],
+      [5, 'c=3'],
+      [6, 'clear'],
+      [6, 'b=2'],
+    ],
   );
 });

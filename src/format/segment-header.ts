@@ -123,9 +123,8 @@ export function segmentHeaderBytes(stateBytes: number): number {
   return bytes;
 }
 
-/** The largest header block that has room before `offset`; 0 when none has. */
+/** The largest header block that has room before `offset`, where there is room for one. */
 export function headerBytesUpTo(offset: number): number {
-  if (offset < SEGMENT_HEADER_UNIT) return 0;
   let bytes = SEGMENT_HEADER_UNIT;
   while (bytes * 2 <= Math.min(offset, MAX_HEADER_BYTES)) bytes *= 2;
   return bytes;

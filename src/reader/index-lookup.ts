@@ -11,7 +11,6 @@ import type { ReadableFile } from './files.js';
  * slower and nothing else: an index is a hint, and every frame vouches for itself.
  */
 export async function readIndex(file: ReadableFile, { header, next }: CatalogEntry): Promise<IndexEntry[] | undefined> {
-  if (next === undefined) return undefined;
   const seal = await readSealAt(file, header, statedEnd(header, next)?.endOffset ?? (await file.size()));
   return seal && decodeSeal(seal).index;
 }

@@ -25,7 +25,7 @@ export type CursorVisitor = (
   payloadAt: number,
   offset: number,
   last: Lsn,
-) => boolean | 'enough' | undefined;
+) => boolean | 'enough';
 
 /** What one read may bring that was compressed: what a file holds in a piece may be a thousand times as much. */
 const ENOUGH_BYTES = 4 * 1024 * 1024;
@@ -156,7 +156,7 @@ export class LogCursor {
     const more = await stream.advance((frame, bytes, at, offset) => {
       progress = true;
       if (frame.type === FrameType.Seal) this.#sealed = true;
-      const goOn = visit(frame, bytes, at, offset, last) ?? true;
+      const goOn = visit(frame, bytes, at, offset, last);
       const end = frame.firstLsn + frame.records;
       this.#next = Math.max(this.#next, Math.min(end, last + 1));
       unfinished = end > last + 1 && !wholeSegment;

@@ -325,7 +325,7 @@ class Planner {
       const to = end.endOffset + FRAME_HEADER_BYTES;
       this.#fill(patch, salt, end, to, survey.knownLsn, undefined, last);
     }
-    const state = this.#state ?? EMPTY_STATE;
+    const state = this.#state!;
     const { endOffset, lastLsn, timestamp, headerCrc } = end;
     const payload = encodeSeal({ state, index: [] }, endOffset);
     const seal = buildFrame(FrameType.Seal, payload, lastLsn + 1, lastLsn, salt, timestamp, headerCrc);
@@ -346,10 +346,9 @@ class Planner {
   }
 }
 
-/** Whether the end of the last segment is damage, or at most a torn tail: by the verdict table. */
+/** Whether the end of the last segment, whose header is known, is damage, or at most a torn tail: by the verdict table. */
 export function isEndDamaged(storage: Storage, { name, head, headState }: Survey): boolean {
-  if (head === undefined || headState === undefined) return true;
-  const header: SegmentHeader = { ...head, state: headState };
+  const header: SegmentHeader = { ...head!, state: headState! };
   return withFile(storage, name, (file) => {
     const content = readContent(file, header);
     const { verdict } = verdictOf({
