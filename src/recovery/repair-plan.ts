@@ -22,6 +22,7 @@ import type { Lsn } from '../types.js';
 import { hasStrayBytes, losslessPatches } from './lossless.js';
 import {
   type LsnSpan,
+  logIdOf,
   newestStateOf,
   type Run,
   type Survey,
@@ -107,7 +108,7 @@ class Planner {
     this.#low = lowOf(surveys);
     this.#plan.setAside.push(...unreadableVoid(storage, surveys));
     this.#surveys = this.#belonging(surveys);
-    this.#logId = surveys.find(({ head }) => head !== undefined)?.head?.logId ?? randomBytes(16);
+    this.#logId = logIdOf(surveys) ?? newLogId(surveys);
   }
 
   plan(): RepairPlan {
@@ -159,6 +160,7 @@ class Planner {
       knownLsn: lastLsn + 1,
       dirt: [],
       unsound: false,
+      encrypted: false,
     };
     if (endOffset < SEGMENT_HEADER_UNIT) throw beyondRepair(missing.name, `an end at byte ${endOffset}`);
     this.#mend(missing, survey);
@@ -415,6 +417,13 @@ function fitting(state: LogState, headerBytes: number): LogState {
   if (fits(state)) return state;
   const less = { ...state, subscriptions: {} };
   return fits(less) ? less : { ...less, transactions: undefined };
+}
+
+/** Of a log whose own is lost; what is encrypted is bound to it, and cannot be read any more. */
+function newLogId(surveys: readonly Survey[]): Uint8Array {
+  const encrypted = surveys.find((survey) => survey.encrypted);
+  if (encrypted === undefined) return randomBytes(16);
+  throw beyondRepair(encrypted.name, "encrypted frames, and everything that told the log's id is lost");
 }
 
 function randomSalt(): Salt {

@@ -18,6 +18,7 @@ import {
   decodeState,
   EMPTY_STATE,
   type LogState,
+  logIdIn,
   withPositions,
 } from '../format/state.js';
 import { mayDecide, readTransactionPrefix } from '../format/transaction.js';
@@ -96,6 +97,8 @@ export interface Survey {
   dirt: { from: number; to: number }[];
   /** A frame holds by its checksums, and what is in it cannot be brought back: no crash does that. */
   unsound: boolean;
+  /** A frame that holds is encrypted. */
+  encrypted: boolean;
 }
 
 export interface SurveyProgress {
@@ -191,6 +194,7 @@ function describe(file: StorageFile): Survey {
     knownLsn: 0,
     dirt: [],
     unsound: false,
+    encrypted: false,
   };
   try {
     const { state, ...head } = readHeader(file);
@@ -309,6 +313,7 @@ class Surveyor {
 
   #take(run: Run, header: FrameHeader, offset: number, payload: Uint8Array, frame: Uint8Array): void {
     const { type, firstLsn, records, storedBytes, headerCrc, timestamp } = header;
+    if (header.encryption !== 0) this.#survey.encrypted = true;
     run.to = offset + frameBytes(storedBytes);
     run.nextLsn = firstLsn + records;
     run.lastCrc = headerCrc;
@@ -420,6 +425,13 @@ export function nextLsnOf(survey: Survey): Lsn {
 /** The newest state that a segment tells of, or one before it. */
 export function newestStateOf(survey: Survey | undefined): LogState | undefined {
   return survey?.runs.at(-1)?.state ?? survey?.headState;
+}
+
+/** The id of a log, as any header has it and, in one that is encrypted, any state. */
+export function logIdOf(surveys: readonly Survey[]): Uint8Array | undefined {
+  const head = surveys.find((survey) => survey.head !== undefined)?.head;
+  const states = surveys.map(newestStateOf).filter((state) => state !== undefined);
+  return head?.logId ?? states.map(logIdIn).findLast((id) => id !== undefined);
 }
 
 export function isRecycled(head: SegmentHead): boolean {

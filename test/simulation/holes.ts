@@ -126,14 +126,9 @@ export function hidesCut(disk: SimulatedDisk, parts: readonly Part[], holes: rea
   });
 }
 
-/**
- * Both halves of a header are hit that alone said of its segment that it is compacted, or of the log which keys it is
- * encrypted with.
- */
-export function hidesKind(parts: readonly Part[], holes: readonly Hole[], encrypted: boolean): boolean {
-  const headers = parts.filter((part) => part.isHeader);
-  const hit = headers.filter((part) => isHit(part, holes));
-  return hit.some((part) => part.compacted) || (encrypted && hit.length === headers.length);
+/** Both halves of a header are hit that alone said of its segment that it is compacted. */
+export function hidesKind(parts: readonly Part[], holes: readonly Hole[]): boolean {
+  return parts.some((part) => part.compacted && isHit(part, holes));
 }
 
 /** Every place that tells the newest clean-up mark was hit. */
