@@ -50,11 +50,11 @@ import { Reader } from './reader/reader.js';
 import { filesOf } from './reader/storage-files.js';
 import { type TransactionPlace, transactionRecords } from './reader/transaction-records.js';
 import { inspectLive } from './recovery/inspect-live.js';
+import { knownKeys, readsDamaged } from './recovery/known-keys.js';
 import { openError, type Recovered, type RecoveryReport } from './recovery/recover.js';
 import { salvageLog } from './recovery/salvage.js';
 import { Counter } from './ring/control.js';
 import { LOCK_NAME, segmentIdOf } from './segments/names.js';
-import { newestHeader } from './segments/read-segment.js';
 import { NodeStorage, syncDirectory } from './storage/node-storage.js';
 import type { SubscribeOptions, Subscription } from './subscriptions/subscription.js';
 import { type SubscriptionStats, Subscriptions } from './subscriptions/subscriptions.js';
@@ -239,8 +239,8 @@ export class WriteAheadLog extends GuardedEmitter<WalEvents> {
       const startedAt = performance.now();
       const storage = new NodeStorage(at);
       const keys = new KeyRing(how.keySource);
-      const header = newestHeader(storage);
-      if (header !== undefined) await keys.unlock(header.logId, header.state.encryption);
+      const known = await knownKeys(storage, readsDamaged(how.recoveryMode), how.signal);
+      if (known !== undefined) await keys.unlock(known.logId, known.encryption);
       const { recovered, view } =
         how.recoveryMode === 'salvage'
           ? await salvageLog(storage, how.onProgress, how.signal, keys)

@@ -17,9 +17,9 @@ import { isCompacted } from '../src/segments/segment-end.js';
 import { Window, walkFrames } from '../src/segments/walk.js';
 import { repairStorage } from '../src/upkeep/repair-log.js';
 import { clear, data, del, faultOf, KeyLog, type LogEncoding, put } from './compaction-helpers.js';
-
+import { partsOf } from './simulation/holes.js';
 import { Random } from './simulation/random.js';
-import { loseHeader, framesOf as placesOf } from './simulation/reading.js';
+import { loseHeader, framesOf as placesOf, readAll } from './simulation/reading.js';
 import { SimulatedDisk } from './simulation/simulated-disk.js';
 import { during } from './simulation/simulated-log.js';
 
@@ -590,5 +590,88 @@ t.test(
     t.equal(recovered.end.lastLsn, 10);
     t.match(await repairStorage(log.disk), { verdict: 'repaired', kept, lost });
     t.match(await verifyFiles(filesOf(log.disk)), { verdict: 'clean', records: kept, lost: [{}] });
+  },
+);
+
+/** What can be read of a damaged log, by salvage and after a repair, must be all that was not hit. */
+async function losesNothing(t: Test, disk: SimulatedDisk, expected: readonly number[], what: string): Promise<void> {
+  const { recovered, view } = await salvageLog(disk);
+  const { low } = recovered.state;
+  const lsns = async (files: Parameters<typeof readAll>[0], last: number) =>
+    (await readAll(files, low, last)).map(({ lsn }) => lsn);
+  const isLost = (lsn: number) =>
+    (recovered.report.lost ?? []).some((span) => span.firstLsn <= lsn && lsn <= span.lastLsn);
+  const salvaged = await lsns(filesOf(view), recovered.end.lastLsn);
+  t.same(
+    expected.filter((lsn) => !salvaged.includes(lsn)),
+    [],
+    `${what}: salvage reads all that was not hit`,
+  );
+  t.notOk(salvaged.some(isLost), `${what}: and reports none of it as lost`);
+  const { kept, lost } = await repairStorage(disk);
+  t.same([kept, lost], [salvaged.length, recovered.report.lost ?? []], `${what}: a repair keeps the same`);
+  t.match(await verifyFiles(filesOf(disk)), { verdict: 'clean', records: kept }, `${what}: and the log is sound`);
+  const { end, report } = inspectLog(disk, 'strict');
+  t.same(await lsns(disk, end.lastLsn), salvaged, `${what}: with the same records`);
+  t.equal(report.records, kept, `${what}: and counts them`);
+}
+
+/**
+ * A compacted segment that goes on far behind where the old one ended, in whose place it is, and that was cut short in this
+ * call: files that it replaced may still be there.
+ */
+function cutShort(call: number): { disk: SimulatedDisk; reached: boolean; compacted: string | undefined } {
+  const log = new KeyLog({ disk: new SimulatedDisk(new Random(1)) });
+  const large = (name: string) => data(name.repeat(3000));
+  log.write(data('before'));
+  log.sequencer.rotate();
+  log.write(large('ab'), large('cd'));
+  log.write(put('a', '1'), put('b', '1'));
+  log.sequencer.rotate();
+  log.write(put('a', '2'), data('between'));
+  log.write(large('ef'));
+  log.sequencer.rotate();
+  log.write(put('a', '3'), put('b', '3'));
+  log.write(put('b', '4'));
+  log.sequencer.rotate();
+  const reached = during(log.disk, { crashAt: call }, () => log.compact());
+  log.disk.restart('process');
+  const again = log.reopened();
+  again.write(data('behind'));
+  again.sequencer.close();
+  const { segments } = inspectLog(log.disk, 'strict');
+  const compacted = segments.find(({ name }) => isCompacted(headerOf(log.disk, name)))?.name;
+  return { disk: log.disk, reached, compacted };
+}
+
+t.test(
+  'a compacted segment without a header loses no more than what else was hit, with the files that it replaced and without',
+  async (t) => {
+    let seen = 0;
+    for (let call = 1, reached = true; reached; call++) {
+      const sound = cutShort(call);
+      reached = sound.reached;
+      if (sound.compacted === undefined) continue;
+      const { low } = inspectLog(sound.disk, 'strict').state;
+      const all = (await readAll(sound.disk, low, inspectLog(sound.disk, 'strict').end.lastLsn)).map(({ lsn }) => lsn);
+      const frames = partsOf(sound.disk).filter(({ name, isHeader }) => name === sound.compacted && !isHeader);
+      const leftOver = inspectLog(sound.disk, 'strict').obsolete.length;
+      // Which files it replaced, as long as they are there, the header says and the seal, and nothing else.
+      const alone = leftOver > 0 ? frames.slice(0, -1) : frames;
+      for (const frame of [undefined, ...alone]) {
+        for (const at of frame === undefined ? [0] : [10, 70]) {
+          if (frame !== undefined && frame.from + at >= frame.to) continue;
+          const { disk } = cutShort(call);
+          loseHeader(disk, sound.compacted);
+          if (frame !== undefined) disk.flip(sound.compacted, frame.from + at, 1);
+          const hit = (lsn: number) => frame !== undefined && frame.firstLsn <= lsn && lsn <= frame.lastLsn;
+          const expected = all.filter((lsn) => !hit(lsn));
+          const what = `call ${call}, ${leftOver} files left, ${frame === undefined ? 'nothing else' : `${frames.indexOf(frame) + 1} of ${frames.length} + ${at}`}`;
+          await losesNothing(t, disk, expected, what);
+          seen++;
+        }
+      }
+    }
+    t.ok(seen > 20, `${seen} times`);
   },
 );

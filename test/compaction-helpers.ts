@@ -56,7 +56,10 @@ export interface LogEncoding {
   key?: Uint8Array;
 }
 
-export interface KeyLogOptions extends LogOptions, LogEncoding {}
+export interface KeyLogOptions extends LogOptions, LogEncoding {
+  /** Of an encrypted log. */
+  logId?: Uint8Array;
+}
 
 const LOG_ID = Buffer.from('sixteen letters.');
 let names = 0;
@@ -70,16 +73,16 @@ export class KeyLog extends SimulatedLog {
   readonly #ringKey: RingKey | undefined;
   #published = 0;
 
-  constructor({ codec, key, ...options }: KeyLogOptions = {}) {
+  constructor({ codec, key, logId = LOG_ID, ...options }: KeyLogOptions = {}) {
     const actorKey = key && {
       id: 1,
-      checkValue: checkValueOf(key, LOG_ID, 1),
-      headerKey: headerKeyOf(key, LOG_ID),
+      checkValue: checkValueOf(key, logId, 1),
+      headerKey: headerKeyOf(key, logId),
     };
-    super({ ...options, ...(actorKey && { encryption: { logId: LOG_ID, key: actorKey } }) });
+    super({ ...options, ...(actorKey && { encryption: { logId, key: actorKey } }) });
     this.#encoding = { codec, key };
     this.#ringKey = key && makeRingKey(1, key, this.disk.random.bytes(SALT_BYTES));
-    this.keys = KeyRing.of(key === undefined ? [] : [{ id: 1, key }], LOG_ID);
+    this.keys = KeyRing.of(key === undefined ? [] : [{ id: 1, key }], logId);
   }
 
   /** The next process on what a crash left. */

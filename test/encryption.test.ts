@@ -443,7 +443,7 @@ t.test('keys that were handed on to another thread read the same log', async (t)
   const { id, checkValue } = (await mine.forWriting(logId, undefined))!;
   const keys = new Map(structuredClone(mine.exported()).map((handed) => [handed.id, handed.key]));
   const theirs = new KeyRing((asked = 0) => keys.get(asked));
-  await theirs.unlock(logId, { current: id, keys: { [id]: checkValue } });
+  await theirs.unlock(logId, { current: id, logId: Buffer.from(logId).toString('base64'), keys: { [id]: checkValue } });
   const salt = randomBytes(16);
   t.same(theirs.find(1)?.subkey(salt), mine.find(1)?.subkey(salt));
   t.not(Buffer.compare(mine.find(1)!.subkey(salt), mine.find(1)!.subkey(randomBytes(16))), 0);
@@ -451,11 +451,14 @@ t.test('keys that were handed on to another thread read the same log', async (t)
 
 t.test('a state that says nonsense about keys is damage, and asks nobody for a key', async (t) => {
   const encode = (encryption: unknown) => Buffer.from(JSON.stringify({ checkpoint: 0, low: 1, encryption }));
-  const nonsense = [null, 1, 'x', [], {}, { current: 1 }, { current: 1, keys: null }, { current: 2, keys: { 1: 'x' } }];
-  for (const encryption of [...nonsense, { current: 1, keys: { 1: 5 } }, { current: 1, keys: { 1: 'x', '-1': 'x' } }]) {
+  const logId = randomBytes(16).toString('base64');
+  const none = [null, 1, 'x', [], {}, { logId }, { logId, current: 1 }, { logId, current: 1, keys: null }];
+  const ids = [undefined, 1, '', logId.slice(4)].map((id) => ({ logId: id, current: 1, keys: { 1: 'x' } }));
+  const keys = [{ 2: 'x' }, { 1: 5 }, { 1: 'x', '-1': 'x' }].map((each) => ({ logId, current: 1, keys: each }));
+  for (const encryption of [...none, ...ids, ...keys]) {
     t.throws(() => decodeState(encode(encryption)), { code: 'ERR_WAL_CORRUPT' }, JSON.stringify(encryption));
   }
-  t.ok(decodeState(encode({ current: 1, keys: { 1: 'x' } })).encryption);
+  t.ok(decodeState(encode({ logId, current: 1, keys: { 1: 'x' } })).encryption);
 });
 
 t.test('records at the limits of ring, frame and batch, encrypted', async (t) => {

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { availableParallelism } from 'node:os';
 import { BroadcastChannel, type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import type { ActorData, ActorMessage, ActorRequest } from '../src/coordinator/messages.js';
-import { toPlainError } from '../src/errors.js';
+import { corrupt, toPlainError } from '../src/errors.js';
 import { withCheckpoint } from '../src/format/state.js';
 import { inspectPointInTime } from '../src/recovery/point-in-time.js';
 import { inspectLog, openError, type Recovered, unfinishedSpares } from '../src/recovery/recover.js';
@@ -54,6 +54,12 @@ function inspect(): Recovered {
 function recover(): Recovered {
   const startedAt = performance.now();
   const recovered = inspect();
+  const { encryption } = data;
+  if (encryption !== undefined && Buffer.compare(recovered.logId ?? encryption.logId, encryption.logId) !== 0) {
+    throw corrupt('There are segments of more than one log here. Nothing was touched.', {});
+  }
+  // The opening thread made an id for a new log, or one that is begun anew: the key's check value is bound to it.
+  recovered.logId ??= encryption?.logId;
   endLastSegment(storage, recovered, Date.now());
   recovered.report.durationMs = performance.now() - startedAt;
   return recovered;
@@ -72,9 +78,7 @@ function start(recovered: Recovered): Sequencer {
   };
   const { segmentBytes, flushIntervalMs, encryption } = data;
   const options = { segmentBytes, flushIntervalMs, key: encryption?.key };
-  // The opening thread made an id for a new log: the key's check value is bound to it.
-  const start = { ...recovered, logId: recovered.logId ?? encryption?.logId };
-  const sequencer = new Sequencer(storage, control, host, options, start);
+  const sequencer = new Sequencer(storage, control, host, options, recovered);
   addMember(sequencer, new Member(OPENER, new Ring(data.ring), () => post({ op: 'wake' })));
   return sequencer;
 }

@@ -5,10 +5,11 @@ import { FORMAT_VERSION, type SegmentHeader } from '../format/segment-header.js'
 import type { EncryptionState, LogState } from '../format/state.js';
 import { preparedIn } from '../kv/transactions.js';
 import { inspectLive } from '../recovery/inspect-live.js';
+import { knownKeys } from '../recovery/known-keys.js';
 import { openError, type RecoveryReport } from '../recovery/recover.js';
 import { chainOf, lastLsnOf } from '../segments/chain.js';
 import { LOCK_NAME, segmentIdOf, segmentName } from '../segments/names.js';
-import { newestHeader, readContent, readHeader, withFile } from '../segments/read-segment.js';
+import { readContent, readHeader, withFile } from '../segments/read-segment.js';
 import { NodeStorage } from '../storage/node-storage.js';
 import type { Storage } from '../storage/storage.js';
 import type { Lsn } from '../types.js';
@@ -71,9 +72,9 @@ async function inspectDirectory(directory: string, key: EncryptionKey | undefine
     if (!holdsLog(directory)) throw new WalError('ERR_WAL_NOT_FOUND', `There is no log in ${directory}.`);
     const inspection = await inspectStorage(storage, directory);
     // It needs none; but whoever gives one wants to know whether it is the right one.
-    const header = newestHeader(storage);
-    if (key !== undefined && header !== undefined) {
-      await new KeyRing(keySourceOf(key)).unlock(header.logId, header.state.encryption);
+    const known = key && (await knownKeys(storage, false));
+    if (known !== undefined) {
+      await new KeyRing(keySourceOf(key)).unlock(known.logId, known.encryption);
     }
     return inspection;
   } catch (error) {

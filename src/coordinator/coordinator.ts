@@ -18,12 +18,12 @@ import { onAbort } from '../producer/on-abort.js';
 import { RecordWriter } from '../producer/producer.js';
 import type { Catalog } from '../reader/catalog.js';
 import type { LogSource } from '../reader/log-source.js';
+import { knownKeys, readsDamaged } from '../recovery/known-keys.js';
 import type { RecoveryReport } from '../recovery/recover.js';
 import { Control, Counter, LogPhase } from '../ring/control.js';
 import { Ring } from '../ring/ring.js';
 import { isCompacting } from '../segments/names.js';
 import type { Spare } from '../segments/prepare.js';
-import { newestHeader } from '../segments/read-segment.js';
 import type { Retired } from '../segments/retire.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
 import { NodeStorage } from '../storage/node-storage.js';
@@ -289,7 +289,7 @@ export class Coordinator {
     if (this.#key === undefined) return undefined;
     await this.#keys.load(this.#logId, this.#state.encryption);
     const { id, checkValue } = this.#key;
-    const state = withKey(this.#state, id, checkValue).encryption!;
+    const state = withKey(this.#state, this.#logId, id, checkValue).encryption!;
     return { logId: this.#logId, keys: this.#keys.exported(), current: id, state };
   }
 
@@ -522,7 +522,7 @@ function ignore(): void {}
 
 interface LogKeys {
   keys: KeyRing;
-  /** Of a log that has no segment yet: the one that it will have. */
+  /** Of a log that has no segment yet, or of which nothing tells it: the one that it will have. */
   logId: Uint8Array;
   key: WritingKey | undefined;
 }
@@ -530,9 +530,9 @@ interface LogKeys {
 /** The keys of a log that is about to be opened for writing. `ERR_WAL_KEY` when they are not the right ones. */
 async function takeKeys(directory: string, options: ResolvedOptions): Promise<LogKeys> {
   const keys = new KeyRing(options.keySource);
-  const header = newestHeader(new NodeStorage(directory));
-  const logId = header?.logId ?? randomBytes(16);
-  const encryption = header?.state.encryption;
+  const { recoveryMode, signal } = options;
+  const known = await knownKeys(new NodeStorage(directory), readsDamaged(recoveryMode), signal);
+  const { logId = randomBytes(16), encryption } = known ?? {};
   await keys.unlock(logId, encryption);
   return { keys, logId, key: await keys.forWriting(logId, encryption) };
 }

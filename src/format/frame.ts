@@ -66,6 +66,11 @@ export function laterVersion({ type, records, firstLsn }: FrameHeader): WalError
   );
 }
 
+/** Whether it can only stand in a compacted segment. */
+export function tellsCompacted({ type, flags }: FrameHeader): boolean {
+  return isSparse(type) || (flags & HeaderFlag.Compacted) !== 0;
+}
+
 /** Whether what it holds has to be decompressed or decrypted first. */
 export function isEncoded({ codec, encryption }: Pick<FrameHeader, 'codec' | 'encryption'>): boolean {
   return codec !== 0 || encryption !== 0;
@@ -78,6 +83,8 @@ export const HeaderFlag = {
    * frame before it that does not hold was lost after it had been promised, also if it held no record.
    */
   PrefixDurable: 1,
+  /** It stands in a compacted segment, whose header may be lost. */
+  Compacted: 2,
 } as const;
 
 export const Field = {

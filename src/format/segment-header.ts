@@ -82,8 +82,7 @@ export function encodeSegmentHeader(
   header: Omit<SegmentHeader, 'headerBytes' | 'headerCrc'>,
   least = 0,
 ): { bytes: Uint8Array; headerCrc: number } {
-  const { records } = header;
-  const state = encodeState(records === undefined ? header.state : ({ ...header.state, records } as LogState));
+  const state = encodeStateOf(header);
   const bytes = new Uint8Array(Math.max(segmentHeaderBytes(state.byteLength), least));
   const view = new DataView(bytes.buffer);
   bytes.set(MAGIC);
@@ -166,6 +165,10 @@ export function decodeHeaderState(name: string, prelude: SegmentPrelude, block: 
 }
 
 /** The state as a segment header has it. */
+export function encodeStateOf({ state, records }: Pick<SegmentHeader, 'state' | 'records'>): Uint8Array {
+  return encodeState(records === undefined ? state : ({ ...state, records } as LogState));
+}
+
 export function decodeStateOf(bytes: Uint8Array): Pick<SegmentHeader, 'state' | 'records'> {
   const { records, ...state } = decodeState(bytes) as LogState & { records?: number };
   return Number.isSafeInteger(records) ? { state, records } : { state };

@@ -44,6 +44,8 @@ export interface LogState {
 export interface EncryptionState {
   /** Id of the key that was in use last. */
   current: number;
+  /** The log's, in base64, as in its headers: should all of those be lost, no frame could be told from a forged one. */
+  logId: string;
   /** Of each key that was ever used, by its id: a value that tells whether a key is that one. */
   keys: Record<string, string>;
 }
@@ -54,6 +56,8 @@ export interface SubscriptionState {
   /** The level at which it is given records. */
   level: LevelName;
 }
+
+const LOG_ID_BYTES = 16;
 
 export const EMPTY_STATE: LogState = { checkpoint: 0, low: 1, subscriptions: {} };
 
@@ -100,7 +104,9 @@ function isSubscription(value: unknown): value is SubscriptionState {
 
 /** Before anybody asks for a key by it. */
 function checkEncryption(encryption: unknown): asserts encryption is EncryptionState {
-  const { current, keys } = (encryption ?? {}) as Partial<EncryptionState>;
+  const { current, logId, keys } = (encryption ?? {}) as Partial<EncryptionState>;
+  if (typeof logId !== 'string' || Buffer.from(logId, 'base64').byteLength !== LOG_ID_BYTES)
+    throw new TypeError('no log id');
   if (typeof keys !== 'object' || keys === null || keys[`${current}`] === undefined) throw new TypeError('no keys');
   for (const [id, checkValue] of Object.entries(keys)) {
     if (!/^[1-9]\d{0,9}$/.test(id) || typeof checkValue !== 'string') throw new TypeError('not a key');
@@ -108,8 +114,14 @@ function checkEncryption(encryption: unknown): asserts encryption is EncryptionS
 }
 
 /** The state of a log that goes on with this key. */
-export function withKey(state: LogState, keyId: number, checkValue: string): LogState {
-  return { ...state, encryption: { current: keyId, keys: { ...state.encryption?.keys, [keyId]: checkValue } } };
+export function withKey(state: LogState, logId: Uint8Array, keyId: number, checkValue: string): LogState {
+  const keys = { ...state.encryption?.keys, [keyId]: checkValue };
+  return { ...state, encryption: { current: keyId, logId: Buffer.from(logId).toString('base64'), keys } };
+}
+
+/** The id of the log, which the state of an encrypted one knows. */
+export function logIdIn({ encryption }: LogState): Uint8Array | undefined {
+  return encryption && new Uint8Array(Buffer.from(encryption.logId, 'base64'));
 }
 
 /** What changed: a new subscription, the LSN that one acknowledged last, or null for one that was given up. */

@@ -10,7 +10,15 @@ import { PatchedStorage } from './patched-storage.js';
 import { lastByte } from './quarantine.js';
 import { checkLastLsn, highestId, inspectLog, type Recovered } from './recover.js';
 import { firstKept, isEndDamaged, lastLsnOf, lowOf, type SegmentPatch, startOf } from './repair-plan.js';
-import { newestStateOf, nextLsnOf, type Survey, type SurveyProgress, surveyLog, unreadableVoid } from './survey.js';
+import {
+  logIdOf,
+  newestStateOf,
+  nextLsnOf,
+  type Survey,
+  type SurveyProgress,
+  surveyLog,
+  unreadableVoid,
+} from './survey.js';
 
 /**
  * Finds out what a directory holds, as {@link inspectLog} does, but reads all of it, and ends the log before the first
@@ -33,7 +41,7 @@ export function* inspectPointInTime(storage: Storage): Generator<SurveyProgress,
     const verdict = mended.length > 0 ? 'salvaged' : rest.report.verdict;
     return { ...rest, mended, setAside: unreadable, report: { ...rest.report, verdict } };
   }
-  return cutBehind(storage, surveys, sound, low, unreadable);
+  return { ...cutBehind(storage, surveys, sound, low, unreadable), logId: logIdOf(all) };
 }
 
 /** How many segments are sound to their end, and whether the one behind them is up to somewhere. */
@@ -122,7 +130,7 @@ function cutBehind(
   { whole, partly }: Sound,
   low: Lsn,
   unreadable: string[],
-): Recovered {
+): Omit<Recovered, 'logId'> {
   const kept = surveys.slice(0, whole + (partly ? 1 : 0));
   const behind = surveys.slice(kept.length);
   const cutLsn = startOf(behind[0] ?? { head: undefined, runs: [] });
@@ -153,7 +161,6 @@ function cutBehind(
   const leftOut = kept.reduce((sum, { runs }) => sum + (runs.at(0)?.leftOut ?? 0), 0);
   const records = Math.max(0, lastLsn - firstLsn + 1 - leftOut);
   return {
-    logId: surveys.find(({ head }) => head !== undefined)?.head?.logId,
     segments,
     obsolete: names.filter((name) => !setAside.includes(name) && !kept.some((survey) => survey.name === name)),
     setAside: [...unreadable, ...setAside],

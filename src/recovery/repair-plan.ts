@@ -1,11 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import { corrupt } from '../errors.js';
-import { buildFrame, FRAME_HEADER_BYTES, FrameType, type Salt } from '../format/frame.js';
+import { buildFrame, FRAME_HEADER_BYTES, FrameType, HeaderFlag, type Salt } from '../format/frame.js';
 import type { PayloadKeys } from '../format/frame-payload.js';
 import { type Gap, gapFrames, giveHeaderChecksum, type Piece } from '../format/gap.js';
 import { encodeSeal } from '../format/seal.js';
 import {
   encodeSegmentHeader,
+  encodeStateOf,
   headerBytesUpTo,
   type Predecessor,
   SEGMENT_HEADER_UNIT,
@@ -13,7 +14,7 @@ import {
   type SegmentHeader,
   segmentHeaderBytes,
 } from '../format/segment-header.js';
-import { EMPTY_STATE, encodeState, type LogState } from '../format/state.js';
+import { EMPTY_STATE, type LogState } from '../format/state.js';
 import { beganAnewFrom } from '../segments/chain.js';
 import { segmentName } from '../segments/names.js';
 import { hasLeftOver, readContent, withFile } from '../segments/read-segment.js';
@@ -22,6 +23,7 @@ import type { Lsn } from '../types.js';
 import { hasStrayBytes, losslessPatches } from './lossless.js';
 import {
   type LsnSpan,
+  logIdOf,
   newestStateOf,
   type Run,
   type Survey,
@@ -107,7 +109,7 @@ class Planner {
     this.#low = lowOf(surveys);
     this.#plan.setAside.push(...unreadableVoid(storage, surveys));
     this.#surveys = this.#belonging(surveys);
-    this.#logId = surveys.find(({ head }) => head !== undefined)?.head?.logId ?? randomBytes(16);
+    this.#logId = logIdOf(surveys) ?? newLogId(surveys);
   }
 
   plan(): RepairPlan {
@@ -159,6 +161,7 @@ class Planner {
       knownLsn: lastLsn + 1,
       dirt: [],
       unsound: false,
+      encrypted: false,
     };
     if (endOffset < SEGMENT_HEADER_UNIT) throw beyondRepair(missing.name, `an end at byte ${endOffset}`);
     this.#mend(missing, survey);
@@ -172,8 +175,9 @@ class Planner {
       fileBytes: undefined,
     };
     const last = Math.min(lastLsnOf(survey), cutBy(follower));
-    this.#countReadable(survey.runs, last);
-    const end = this.#mendHead(survey, patch);
+    const readable = this.#countReadable(survey.runs, last);
+    this.#plan.kept += readable;
+    const end = this.#mendHead(survey, patch, survey.compacted ? readable : undefined);
     for (const run of survey.runs) {
       const stated = survey.compacted ? undefined : survey.next?.previous;
       if (run.sealAt !== undefined && stated !== undefined && run.to !== stated.endOffset) {
@@ -191,19 +195,21 @@ class Planner {
     if (patch.patches.length > 0) this.#plan.segments.push(patch);
   }
 
-  #countReadable(runs: readonly Run[], last: Lsn): void {
+  #countReadable(runs: readonly Run[], last: Lsn): number {
+    let count = 0;
     for (const { firstLsn, nextLsn, gaps, leftOut } of runs) {
       // Nothing is ever cut off a compacted segment later.
-      this.#plan.kept += Math.max(0, Math.min(nextLsn - 1, last) - firstLsn + 1) - leftOut;
+      count += Math.max(0, Math.min(nextLsn - 1, last) - firstLsn + 1) - leftOut;
       for (const gap of gaps) {
-        this.#plan.kept -= Math.max(0, Math.min(gap.lastLsn, last) - gap.firstLsn + 1);
+        count -= Math.max(0, Math.min(gap.lastLsn, last) - gap.firstLsn + 1);
         this.#lose(gap.firstLsn, Math.min(gap.lastLsn, last));
       }
     }
+    return count;
   }
 
-  /** The header of a segment, or a new one. Returns where the frames begin. */
-  #mendHead(survey: Survey, patch: SegmentPatch): End {
+  /** The header of a segment, or a new one; of a compacted one it says how many `records` are there. Returns where the frames begin. */
+  #mendHead(survey: Survey, patch: SegmentPatch, records: number | undefined): End {
     const { head, headWhole, headContent, headState, runs, next, id } = survey;
     const before = this.#before;
     const known = headState ?? this.#state ?? { ...EMPTY_STATE, low: Math.max(this.#low, head?.firstLsn ?? 1) };
@@ -214,7 +220,10 @@ class Planner {
     if (head !== undefined) {
       survey.salt = head.salt;
       if (!headWhole && headContent === undefined) {
-        const { bytes } = encodeSegmentHeader({ ...head, state: fitting(state, head.headerBytes) }, head.headerBytes);
+        const { bytes } = encodeSegmentHeader(
+          { ...head, records, state: fitting(state, head.headerBytes, records) },
+          head.headerBytes,
+        );
         giveHeaderChecksum(bytes, head.headerCrc);
         patch.patches.push({ from: 0, to: head.headerBytes, pieces: [{ at: 0, bytes }], keepTo: head.headerBytes });
       }
@@ -227,13 +236,13 @@ class Planner {
     const cleaned = { segmentId: this.#idBefore, lastLsn: this.#low - 1, endOffset: 0, headerCrc: 0, timestamp: 0 };
     const previous = before ?? cleaned;
     const expected = previous.lastLsn + 1;
-    const cuts = run !== undefined && run.firstLsn < expected;
+    const firstLsn = Math.min(expected, survey.firstLsn ?? expected, run?.firstLsn ?? expected);
+    const cuts = firstLsn < expected;
     // Without a predecessor, what stood before the first record may have been cleaned up as well as lost: see #low.
     const starts = run !== undefined && headerBytesUpTo(run.from) === run.from && run.firstLsn === expected;
-    const firstLsn = cuts ? run.firstLsn : expected;
     const stated = survey.compacted ? undefined : next?.previous;
     const behind = run?.from ?? stated?.endOffset ?? Number.MAX_SAFE_INTEGER;
-    const headerBytes = starts || cuts ? headerBytesUpTo(behind) : segmentHeaderBytes(bytesOf(state));
+    const headerBytes = starts || cuts ? headerBytesUpTo(behind) : segmentHeaderBytes(bytesOf(state, records));
     const room = behind - headerBytes;
     const whole = room === 0 || room >= FRAME_HEADER_BYTES ? headerBytes : SEGMENT_HEADER_UNIT;
     const header: Omit<SegmentHeader, 'headerBytes' | 'headerCrc'> = {
@@ -245,11 +254,9 @@ class Planner {
       // A compacted file is always smaller than it says that it was made: it ends with its seal.
       segmentBytes: Math.max(survey.fileBytes, SEGMENT_HEADER_UNIT) * (survey.compacted ? 2 : 1),
       previous,
-      flags:
-        SegmentFlag.Recycled |
-        (cuts ? SegmentFlag.Truncates : 0) |
-        (survey.compacted && survey.next !== undefined ? SegmentFlag.Compacted : 0),
-      state: fitting(state, whole),
+      flags: SegmentFlag.Recycled | (cuts ? SegmentFlag.Truncates : 0) | (survey.compacted ? SegmentFlag.Compacted : 0),
+      state: fitting(state, whole, records),
+      records,
     };
     const { bytes } = encodeSegmentHeader(header, whole);
     const wanted = run === undefined && !survey.compacted ? next?.previous.headerCrc : run?.previousCrc;
@@ -295,11 +302,12 @@ class Planner {
   #mendEnd(survey: Survey, follower: Survey | undefined, patch: SegmentPatch, end: End, last: Lsn): void {
     const { next, salt, fileBytes } = survey;
     const sealed = survey.runs.at(-1)?.sealAt !== undefined;
-    if (next !== undefined && survey.compacted) {
+    if (survey.compacted) {
       // Only its own seal says where it ends. The successor still knows the last LSN.
-      survey.knownLsn = Math.max(survey.knownLsn, next.previous.lastLsn + 1);
+      const lastKnown = next?.previous.lastLsn ?? end.lastLsn;
+      survey.knownLsn = Math.max(survey.knownLsn, lastKnown + 1, follower === undefined ? 0 : startOf(follower));
       if (!sealed) return this.#seal(survey, patch, end, last);
-      end.lastLsn = next.previous.lastLsn;
+      end.lastLsn = lastKnown;
     } else if (next !== undefined) {
       const { endOffset, headerCrc, lastLsn } = next.previous;
       this.#fill(patch, salt!, end, endOffset, Math.max(lastLsn, end.lastLsn) + 1, headerCrc, last);
@@ -328,7 +336,8 @@ class Planner {
     const state = this.#state!;
     const { endOffset, lastLsn, timestamp, headerCrc } = end;
     const payload = encodeSeal({ state, index: [] }, endOffset);
-    const seal = buildFrame(FrameType.Seal, payload, lastLsn + 1, lastLsn, salt, timestamp, headerCrc);
+    const flags = survey.compacted ? HeaderFlag.Compacted : 0;
+    const seal = buildFrame(FrameType.Seal, payload, lastLsn + 1, lastLsn, salt, timestamp, headerCrc, flags);
     const to = endOffset + seal.bytes.byteLength;
     const keepTo = Math.max(to, survey.fileBytes);
     patch.patches.push({ from: endOffset, to, pieces: [{ at: endOffset, bytes: seal.bytes }], keepTo });
@@ -389,8 +398,8 @@ function isLost({ head, runs }: Survey): boolean {
 }
 
 /** The first LSN that a segment is known to hold; 0 when nothing is known. */
-export function startOf({ head, runs }: Survey): Lsn {
-  return head?.firstLsn ?? runs.at(0)?.firstLsn ?? 0;
+export function startOf({ head, firstLsn, runs }: Pick<Survey, 'head' | 'firstLsn' | 'runs'>): Lsn {
+  return head?.firstLsn ?? firstLsn ?? runs.at(0)?.firstLsn ?? 0;
 }
 
 /** What a segment holds above this was cut away later. */
@@ -400,20 +409,28 @@ export function lastLsnOf({ next }: Survey): Lsn {
 
 /** A segment whose header is lost may have cut off the end of the one before: its first frame tells. */
 function cutBy(follower: Survey | undefined): Lsn {
-  const run = follower?.head === undefined ? follower?.runs.at(0) : undefined;
-  return run === undefined ? Number.MAX_SAFE_INTEGER : run.firstLsn - 1;
+  const start = follower?.head === undefined && follower !== undefined ? startOf(follower) : 0;
+  return start === 0 ? Number.MAX_SAFE_INTEGER : start - 1;
 }
 
-function bytesOf(state: LogState): number {
-  return encodeState(state).byteLength;
+/** As a header holds it. */
+function bytesOf(state: LogState, records: number | undefined): number {
+  return encodeStateOf({ state, records }).byteLength;
 }
 
 /** The state, or as much of it as a header block of this size can hold. */
-function fitting(state: LogState, headerBytes: number): LogState {
-  const fits = (candidate: LogState) => segmentHeaderBytes(bytesOf(candidate)) <= headerBytes;
+function fitting(state: LogState, headerBytes: number, records: number | undefined): LogState {
+  const fits = (candidate: LogState) => segmentHeaderBytes(bytesOf(candidate, records)) <= headerBytes;
   if (fits(state)) return state;
   const less = { ...state, subscriptions: {} };
   return fits(less) ? less : { ...less, transactions: undefined };
+}
+
+/** Of a log whose own is lost; what is encrypted is bound to it, and cannot be read any more. */
+function newLogId(surveys: readonly Survey[]): Uint8Array {
+  const encrypted = surveys.find((survey) => survey.encrypted);
+  if (encrypted === undefined) return randomBytes(16);
+  throw beyondRepair(encrypted.name, "encrypted frames, and everything that told the log's id is lost");
 }
 
 function randomSalt(): Salt {

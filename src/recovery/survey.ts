@@ -7,6 +7,7 @@ import {
   isSparse,
   readFrameHeader,
   type Salt,
+  tellsCompacted,
 } from '../format/frame.js';
 import { isSound, type PayloadKeys } from '../format/frame-payload.js';
 import { decodeSeal } from '../format/seal.js';
@@ -18,12 +19,13 @@ import {
   decodeState,
   EMPTY_STATE,
   type LogState,
+  logIdIn,
   withPositions,
 } from '../format/state.js';
 import { mayDecide, readTransactionPrefix } from '../format/transaction.js';
 import { chainOf, isVoid, type Link } from '../segments/chain.js';
 import { segmentIdOf, segmentName } from '../segments/names.js';
-import { readHeader, withFile } from '../segments/read-segment.js';
+import { compactedSeal, readHeader, withFile } from '../segments/read-segment.js';
 import { isCompacted, statedEnd } from '../segments/segment-end.js';
 import {
   checkFrame,
@@ -84,6 +86,8 @@ export interface Survey {
   /** Of a header that is damaged: what its block should hold, if that is known for sure. */
   headContent?: Uint8Array;
   salt: Salt | undefined;
+  /** Of a compacted segment without a header: where it begins, as its seal has it. */
+  firstLsn?: Lsn;
   /** The head of the segment that follows directly, which says where this one ends. */
   next: SegmentHead | undefined;
   /** It ends where its own seal does, and not where the next head says. */
@@ -96,6 +100,8 @@ export interface Survey {
   dirt: { from: number; to: number }[];
   /** A frame holds by its checksums, and what is in it cannot be brought back: no crash does that. */
   unsound: boolean;
+  /** A frame that holds is encrypted. */
+  encrypted: boolean;
 }
 
 export interface SurveyProgress {
@@ -153,15 +159,29 @@ function listSegments(storage: Storage): Survey[] {
   const heads = surveys.flatMap(({ head }) => (head === undefined ? [] : [head as SegmentHeader]));
   const chain = new Map(chainOf(heads).map((link) => [segmentName(link.header.segmentId), link]));
   // The header of one that a cut or a compaction made void may be lost: the one behind it still says so.
-  const listed = surveys.filter(({ id, name, head }) =>
+  const linked = surveys.filter(({ id, name, head }) =>
     head === undefined ? !isVoid(id, nextIn(chain, id)) : chain.has(name),
   );
+  const listed = withoutReplaced(linked);
   for (const [i, survey] of listed.entries()) {
     survey.isLast = i === listed.length - 1;
     const next = listed[i + 1]?.head;
     if (next?.previous.segmentId === survey.id) survey.next = next;
   }
   return listed;
+}
+
+/** Without those that a compacted segment stands for whose header is lost, which would have said so. */
+function withoutReplaced(surveys: readonly Survey[]): Survey[] {
+  let from = Number.POSITIVE_INFINITY;
+  const kept: Survey[] = [];
+  for (const survey of [...surveys].reverse()) {
+    const start = survey.head?.firstLsn ?? survey.firstLsn ?? 0;
+    if (start >= from) continue;
+    kept.push(survey);
+    from = Math.min(from, survey.firstLsn ?? from);
+  }
+  return kept.reverse();
 }
 
 function nextIn(chain: ReadonlyMap<string, Link>, id: number): SegmentHeader | undefined {
@@ -191,6 +211,7 @@ function describe(file: StorageFile): Survey {
     knownLsn: 0,
     dirt: [],
     unsound: false,
+    encrypted: false,
   };
   try {
     const { state, ...head } = readHeader(file);
@@ -200,9 +221,11 @@ function describe(file: StorageFile): Survey {
   }
   try {
     const found = readDamagedHeader(file);
-    return found === undefined
-      ? survey
-      : { ...survey, ...found, salt: found.head.salt, compacted: isCompacted(found.head) };
+    if (found !== undefined) {
+      return { ...survey, ...found, salt: found.head.salt, compacted: isCompacted(found.head) };
+    }
+    const seal = compactedSeal(file);
+    return { ...survey, ...seal, compacted: seal !== undefined };
   } catch (error) {
     if (!isCorrupt(error)) throw error;
     return survey;
@@ -240,10 +263,10 @@ class Surveyor {
     this.#before = before;
     this.#progress = progress;
     this.#base = progress.bytes;
-    const { head, next, fileBytes } = survey;
+    const { compacted, head, next, fileBytes } = survey;
     this.#window = new Window(file);
-    this.#limit = Math.min(fileBytes, statedEnd(head, next)?.endOffset ?? fileBytes);
-    this.#expected = head?.firstLsn ?? (before === undefined ? 1 : nextLsnOf(before));
+    this.#limit = compacted ? fileBytes : Math.min(fileBytes, statedEnd(head, next)?.endOffset ?? fileBytes);
+    this.#expected = head?.firstLsn ?? survey.firstLsn ?? (before === undefined ? 1 : nextLsnOf(before));
     this.#state = survey.headState ?? newestStateOf(before);
   }
 
@@ -276,7 +299,7 @@ class Surveyor {
     const start = { salt: salt!, lsn, previousCrc, isSound: this.#isSound };
     for (const { header, offset, payload, frame } of walkFrames(this.#window, from, start)) {
       const end = offset + frameBytes(header.storedBytes);
-      if (isSparse(header.type)) this.#isCompacted();
+      if (this.#tellsCompacted(header)) this.#isCompacted();
       if (end > this.#limit) break;
       run ??= this.#beginRun(offset, header);
       this.#take(run, header, offset, payload, frame);
@@ -309,6 +332,7 @@ class Surveyor {
 
   #take(run: Run, header: FrameHeader, offset: number, payload: Uint8Array, frame: Uint8Array): void {
     const { type, firstLsn, records, storedBytes, headerCrc, timestamp } = header;
+    if (header.encryption !== 0) this.#survey.encrypted = true;
     run.to = offset + frameBytes(storedBytes);
     run.nextLsn = firstLsn + records;
     run.lastCrc = headerCrc;
@@ -343,7 +367,11 @@ class Surveyor {
     run.state = this.#state;
   }
 
-  /** Its header may be lost, which would have said so. */
+  /** Its header is lost, which would have said so. */
+  #tellsCompacted(header: FrameHeader): boolean {
+    return this.#survey.head === undefined && !this.#survey.compacted && tellsCompacted(header);
+  }
+
   #isCompacted(): void {
     this.#survey.compacted = true;
     this.#limit = this.#survey.fileBytes;
@@ -368,6 +396,11 @@ class Surveyor {
       const bytes = Buffer.from(this.#window.at(base, Math.min(PIECE_BYTES, this.#limit - base)));
       for (const { offset, header } of headersIn(bytes, base, this.#survey.salt)) {
         if (offset < from || !this.#canFollow(header)) continue;
+        if (this.#tellsCompacted(header)) {
+          // It may go on behind the limit that there seemed to be.
+          this.#isCompacted();
+          return yield* this.#search(offset);
+        }
         this.#note(header);
         if (!this.#isWhole(offset, header)) continue;
         this.#survey.salt ??= saltAt(viewOf(bytes), offset - base);
@@ -420,6 +453,13 @@ export function nextLsnOf(survey: Survey): Lsn {
 /** The newest state that a segment tells of, or one before it. */
 export function newestStateOf(survey: Survey | undefined): LogState | undefined {
   return survey?.runs.at(-1)?.state ?? survey?.headState;
+}
+
+/** The id of a log, as any header has it and, in one that is encrypted, any state. */
+export function logIdOf(surveys: readonly Survey[]): Uint8Array | undefined {
+  const head = surveys.find((survey) => survey.head !== undefined)?.head;
+  const states = surveys.map(newestStateOf).filter((state) => state !== undefined);
+  return head?.logId ?? states.map(logIdIn).findLast((id) => id !== undefined);
 }
 
 export function isRecycled(head: SegmentHead): boolean {

@@ -27,6 +27,8 @@ const SPARSE_BYTES = 64 * 1024;
 const COMPRESSED_SPARSE_BYTES = 256 * 1024;
 /** Written at once. */
 const WRITE_BYTES = 1024 * 1024;
+/** All that is in it was durable before it was written: a sealed segment was. */
+const FRAME_FLAGS = HeaderFlag.PrefixDurable | HeaderFlag.Compacted;
 /** The most LSNs that one frame can stand for. */
 const MOST_LSNS = 0xffffffff;
 const EMPTY = new Uint8Array(0);
@@ -178,9 +180,8 @@ export class CompactedWriter {
     const { salt, segmentId, firstLsn } = this.#header;
     const lastLsn = this.#nextLsn - 1;
     const payload = encodeSeal({ state, index: this.#index }, this.#end);
-    const flags = HeaderFlag.PrefixDurable;
     const at = Math.max(timestamp, this.#timestamp);
-    const seal = buildFrame(FrameType.Seal, payload, lastLsn + 1, lastLsn, salt, at, this.#lastCrc, flags);
+    const seal = buildFrame(FrameType.Seal, payload, lastLsn + 1, lastLsn, salt, at, this.#lastCrc, FRAME_FLAGS);
     this.#put(seal.bytes);
     this.#end += seal.bytes.byteLength;
     this.#write();
@@ -241,8 +242,7 @@ export class CompactedWriter {
     if (view.getUint8(Field.type) !== FrameType.Gap && lsns > 0) {
       addToIndex(this.#index, this.#end, first, this.#timestamp);
     }
-    // All that is in it was durable before it was written: a sealed segment was.
-    const fields = [first, first - 1, salt, this.#timestamp, this.#lastCrc, HeaderFlag.PrefixDurable] as const;
+    const fields = [first, first - 1, salt, this.#timestamp, this.#lastCrc, FRAME_FLAGS] as const;
     this.#lastCrc =
       view.getUint8(Field.encryption) === 0
         ? writeSequencerFields(view, frame, 0, ...fields)

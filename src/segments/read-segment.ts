@@ -1,6 +1,14 @@
 import { corrupt } from '../errors.js';
 import { crc32 } from '../format/checksum.js';
-import { FRAME_HEADER_BYTES, type FrameHeader, FrameType, frameBytes, readFrameHeader } from '../format/frame.js';
+import {
+  FRAME_HEADER_BYTES,
+  type FrameHeader,
+  FrameType,
+  frameBytes,
+  readFrameHeader,
+  type Salt,
+  tellsCompacted,
+} from '../format/frame.js';
 import { decodeSeal, readSealFooter, SEAL_FOOTER_BYTES } from '../format/seal.js';
 import { decodeSegmentHeader, SegmentFlag, type SegmentHeader } from '../format/segment-header.js';
 import { afterTransaction, decodePositions, decodeState, type LogState, withPositions } from '../format/state.js';
@@ -8,7 +16,7 @@ import { mayDecide, readTransactionPrefix } from '../format/transaction.js';
 import type { Storage, StorageFile } from '../storage/storage.js';
 import { segmentIdOf } from './names.js';
 import { isCompacted } from './segment-end.js';
-import { type Remains, searchRemains, Window, walkFrames } from './walk.js';
+import { type Remains, saltAt, searchRemains, Window, walkFrames } from './walk.js';
 
 /** Reads and checks the header of a segment file; a header that names another id is damage too. */
 export function readHeader(file: StorageFile): SegmentHeader {
@@ -97,6 +105,32 @@ export function readSealAtEnd(file: StorageFile, header: SegmentHeader): Segment
   // left where it was, is not where its footer has it.
   const walked = readFrames(file, header);
   return walked.sealed && walked.endOffset === fileBytes ? walked : undefined;
+}
+
+/** What the seal of a compacted segment tells whose header is lost. */
+export interface CompactedSeal {
+  salt: Salt;
+  /** From here on it has frames: what is before it, it stands for. Undefined: a repair wrote the seal. */
+  firstLsn: number | undefined;
+}
+
+/** Undefined when the file does not end with one that holds. */
+export function compactedSeal(file: StorageFile): CompactedSeal | undefined {
+  const fileBytes = file.size();
+  const footer = new Uint8Array(SEAL_FOOTER_BYTES);
+  if (file.read(footer, Math.max(0, fileBytes - SEAL_FOOTER_BYTES)) < footer.byteLength) return undefined;
+  const offset = readSealFooter(footer, fileBytes);
+  if (offset === undefined) return undefined;
+  const head = new Uint8Array(FRAME_HEADER_BYTES);
+  file.read(head, offset);
+  const view = new DataView(head.buffer);
+  const salt = saltAt(view, 0);
+  const frame = readFrameHeader(view, head, 0, salt);
+  if (frame?.type !== FrameType.Seal || offset + FRAME_HEADER_BYTES + frame.storedBytes !== fileBytes) return undefined;
+  const payload = new Uint8Array(frame.storedBytes);
+  file.read(payload, offset + FRAME_HEADER_BYTES);
+  if (!tellsCompacted(frame) || crc32(payload) !== frame.payloadCrc) return undefined;
+  return { salt, firstLsn: decodeSeal(payload).index.at(0)?.firstLsn };
 }
 
 /** The content of a segment whose seal starts at `offset` and ends at `end`, if a valid one does. */

@@ -156,7 +156,7 @@ export class Sequencer {
     // No segment is open yet: the header of the first one knows the key before any frame needs it.
     if (key !== undefined) {
       this.#headerKeys.set(key.id, key.headerKey);
-      this.#state = withKey(this.#state, key.id, key.checkValue);
+      this.#state = withKey(this.#state, this.#logId, key.id, key.checkValue);
     }
     const now = host.now();
     for (const level of [Level.Memory, Level.Os, Level.Disk]) control.publishCommit(level, this.#durableLsn, 0, now);
@@ -313,7 +313,7 @@ export class Sequencer {
       if (!isNew && (current === undefined || current.info.lastLsn < current.info.firstLsn)) return;
       if (!isNew) return this.#beginSegmentWith(this.#state);
       this.#headerKeys.set(key.id, key.headerKey);
-      const state = withKey(this.#state, key.id, key.checkValue);
+      const state = withKey(this.#state, this.#logId, key.id, key.checkValue);
       // Without a segment there is no frame yet that the key could be needed for, and the next header will have it.
       if (current === undefined) this.#state = state;
       else this.#beginSegmentWith(state);

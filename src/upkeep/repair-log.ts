@@ -6,12 +6,12 @@ import { filesOf } from '../reader/storage-files.js';
 import { type VerifyReport, verifyFiles } from '../reader/verify.js';
 import { applyRepair, settleRepair } from '../recovery/apply-repair.js';
 import { inSteps } from '../recovery/in-steps.js';
+import { knownKeys } from '../recovery/known-keys.js';
 import { PatchedStorage } from '../recovery/patched-storage.js';
 import { openError } from '../recovery/recover.js';
 import { planRepair, type RepairPlan } from '../recovery/repair-plan.js';
 import type { LsnSpan, SurveyProgress } from '../recovery/survey.js';
 import { LOCK_NAME, segmentIdOf } from '../segments/names.js';
-import { newestHeader } from '../segments/read-segment.js';
 import { NodeStorage } from '../storage/node-storage.js';
 import type { Storage } from '../storage/storage.js';
 
@@ -89,10 +89,10 @@ export async function repairStorage(storage: Storage, options: RepairOptions = {
 }
 
 /** With the wrong key, or none, sound frames could not be told from forged ones. */
-async function unlock(storage: Storage, { encryptionKey }: RepairOptions): Promise<KeyRing> {
+async function unlock(storage: Storage, { encryptionKey, signal }: RepairOptions): Promise<KeyRing> {
   const keys = new KeyRing(keySourceOf(encryptionKey));
-  const header = newestHeader(storage);
-  if (header !== undefined) await keys.unlock(header.logId, header.state.encryption);
+  const known = await knownKeys(storage, true, signal);
+  if (known !== undefined) await keys.unlock(known.logId, known.encryption);
   return keys;
 }
 

@@ -29,7 +29,7 @@ function hostOf(life: Life, meanwhile: Meanwhile): CompactorHost {
       if (writing === undefined) return undefined;
       const { logId, state } = life.sequencer;
       await ring.load(logId, state.encryption);
-      const known = withKey(state, writing.id, writing.checkValue).encryption!;
+      const known = withKey(state, logId, writing.id, writing.checkValue).encryption!;
       return { logId, keys: ring.exported(), current: writing.id, state: known };
     },
     request: async <T>(request: ActorRequest) => {

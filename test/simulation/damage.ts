@@ -12,8 +12,8 @@ import {
   damage,
   type Hole,
   hidesCut,
-  hidesKind,
   hidesMark,
+  hidesReplaced,
   isHit,
   type Part,
   partsOf,
@@ -51,7 +51,7 @@ export async function damageForGood(life: Life, recovered: Recovered): Promise<R
   if (last?.state !== 'sealed' || last.fileBytes > last.endOffset) return undefined;
   const parts = partsOf(disk);
   const holes = chooseHoles(disk, random);
-  if (hidesCut(disk, parts, holes) || hidesKind(parts, holes, life.keys.encrypted)) return undefined;
+  if (hidesCut(disk, parts, holes) || hidesReplaced(disk, parts, holes)) return undefined;
   const { low, checkpoint } = state;
   const torn = tornEnd(parts, holes);
   const gone = torn === undefined ? holes : [...holes, torn];

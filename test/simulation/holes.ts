@@ -1,11 +1,11 @@
 import { FRAME_HEADER_BYTES, type FrameHeader, FrameType, HeaderFlag } from '../../src/format/frame.js';
 import { decodeSeal } from '../../src/format/seal.js';
-import { SEGMENT_PRELUDE_BYTES, SegmentFlag } from '../../src/format/segment-header.js';
-import { decodeState, encodeState } from '../../src/format/state.js';
+import { encodeStateOf, SEGMENT_PRELUDE_BYTES, SegmentFlag } from '../../src/format/segment-header.js';
+import { decodeState } from '../../src/format/state.js';
 import { chainOf, lastLsnOf } from '../../src/segments/chain.js';
 import { segmentIdOf, segmentName } from '../../src/segments/names.js';
 import { readHeader, withFile } from '../../src/segments/read-segment.js';
-import { statedEnd } from '../../src/segments/segment-end.js';
+import { isCompacted, statedEnd } from '../../src/segments/segment-end.js';
 import { Window, walkFrames } from '../../src/segments/walk.js';
 import type { Random } from './random.js';
 import type { SimulatedDisk } from './simulated-disk.js';
@@ -49,11 +49,10 @@ export function partsOf(disk: SimulatedDisk): Part[] {
     const cuts = (flags & SegmentFlag.Truncates) !== 0;
     const grew = (flags & SegmentFlag.Growing) !== 0;
     const { low } = state;
-    const [to, copyAt] = [SEGMENT_PRELUDE_BYTES + encodeState(state).byteLength, headerBytes / 2];
+    const [to, copyAt] = [SEGMENT_PRELUDE_BYTES + encodeStateOf(link.header).byteLength, headerBytes / 2];
     const common = { name, cuts, grew };
-    const compacted = (flags & SegmentFlag.Compacted) !== 0;
     const place = { from: 0, to, copyAt, firstLsn, lastLsn: firstLsn - 1 };
-    const parts: Part[] = [{ ...common, ...place, isHeader: true, compacted, low }];
+    const parts: Part[] = [{ ...common, ...place, isHeader: true, compacted: isCompacted(link.header), low }];
     const end = statedEnd(link.header, link.next)?.endOffset ?? Number.MAX_SAFE_INTEGER;
     const last = lastLsnOf(link) ?? Number.MAX_SAFE_INTEGER;
     withFile(disk, name, (file) => {
@@ -118,7 +117,7 @@ export function damage(disk: SimulatedDisk, random: Random, { name, from, to }: 
  * away, as long as their files are still there.
  */
 export function hidesCut(disk: SimulatedDisk, parts: readonly Part[], holes: readonly Hole[]): boolean {
-  const leftBehind = segmentNames(disk).some((name) => !parts.some((part) => part.name === name));
+  const leftBehind = hasLeftBehind(disk, parts);
   return parts.some((part, i) => {
     if (!part.isHeader || !part.cuts || !isHit(part, holes)) return false;
     const first = parts[i + 1];
@@ -127,13 +126,19 @@ export function hidesCut(disk: SimulatedDisk, parts: readonly Part[], holes: rea
 }
 
 /**
- * Both halves of a header are hit that alone said of its segment that it is compacted, or of the log which keys it is
- * encrypted with.
+ * Which files a compacted segment replaced is known from the two halves of its header and from its seal: with all three gone
+ * nobody can tell, as long as those files are still there.
  */
-export function hidesKind(parts: readonly Part[], holes: readonly Hole[], encrypted: boolean): boolean {
-  const headers = parts.filter((part) => part.isHeader);
-  const hit = headers.filter((part) => isHit(part, holes));
-  return hit.some((part) => part.compacted) || (encrypted && hit.length === headers.length);
+export function hidesReplaced(disk: SimulatedDisk, parts: readonly Part[], holes: readonly Hole[]): boolean {
+  if (!hasLeftBehind(disk, parts)) return false;
+  return parts.some((part) => {
+    const seal = parts.findLast(({ name }) => name === part.name);
+    return part.compacted && isHit(part, holes) && seal !== undefined && isHit(seal, holes);
+  });
+}
+
+function hasLeftBehind(disk: SimulatedDisk, parts: readonly Part[]): boolean {
+  return segmentNames(disk).some((name) => !parts.some((part) => part.name === name));
 }
 
 /** Every place that tells the newest clean-up mark was hit. */

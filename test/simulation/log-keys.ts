@@ -15,6 +15,7 @@ export class LogKeys {
   #ring = new KeyRing(undefined);
   /** Those of this run, the newest last. */
   #written: WritingKey[] = [];
+  #logId: Uint8Array = new Uint8Array(0);
   #ringKey: RingKey | undefined;
   #counter = 0;
 
@@ -57,6 +58,7 @@ export class LogKeys {
   }
 
   async forWriting(logId: Uint8Array, encryption: EncryptionState | undefined): Promise<WritingKey | undefined> {
+    this.#logId = logId;
     return this.encrypted ? this.#ring.forWriting(logId, encryption) : undefined;
   }
 
@@ -74,6 +76,6 @@ export class LogKeys {
 
   /** The same state as a segment that is begun from now on has it. */
   notedIn(state: LogState): LogState {
-    return this.#written.reduce((noted, { id, checkValue }) => withKey(noted, id, checkValue), state);
+    return this.#written.reduce((noted, { id, checkValue }) => withKey(noted, this.#logId, id, checkValue), state);
   }
 }

@@ -52,6 +52,7 @@ export class SimulatedLog {
     this.disk = disk;
     const { mode = 'tolerate-torn-tail' } = options;
     this.recovered = mode === 'point-in-time' ? finish(inspectPointInTime(disk)) : inspectLog(disk, mode);
+    this.recovered.logId ??= options.encryption?.logId;
     endLastSegment(disk, this.recovered, this.clock);
     const host = {
       now: () => this.clock,
@@ -68,7 +69,7 @@ export class SimulatedLog {
       this.control,
       host,
       { segmentBytes, flushIntervalMs, growAbove: 0, handOverAboveMs: 0, key: encryption?.key },
-      { ...this.recovered, logId: this.recovered.logId ?? encryption?.logId },
+      this.recovered,
     );
     this.producers = Array.from({ length: producers }, (_, id) => new RingProducer(id, 64 * 1024));
     for (const { id, ring } of this.producers) this.sequencer.addMember(new Member(id, ring, () => undefined));

@@ -12,7 +12,7 @@ export const rotateKey: Operation = {
     keys.add(random);
     const key = (await keys.forWriting(sequencer.logId, sequencer.state.encryption))!;
     const { id, checkValue, headerKey } = key;
-    const noted = withKey(sequencer.state, id, checkValue);
+    const noted = withKey(sequencer.state, sequencer.logId, id, checkValue);
     const begun = () => life.control.get(Counter.segmentId);
     const before = begun();
     life.model.attempted = [noted];
