@@ -2,7 +2,11 @@ import { verifyLog, type WalRecord, WriteAheadLog } from 'ringwal';
 import t from 'tap';
 import { Catalog } from '../src/reader/catalog.js';
 import { nodeFiles } from '../src/reader/files.js';
+import { withFile } from '../src/segments/read-segment.js';
+import { KeyLog, put } from './compaction-helpers.js';
 import { collect, failsWith, numbers, openLog, segmentFiles, temporaryDirectory } from './helpers.js';
+import { Random } from './simulation/random.js';
+import { readableFiles, SimulatedDisk } from './simulation/simulated-disk.js';
 
 const SMALL = { segmentBytes: 65_536, autoCleanup: false };
 const SEGMENTS = 6;
@@ -188,4 +192,30 @@ t.test('appends, clean-up, cuts and checkpoints beside compactions', async (t) =
   const now = new Map<string, Uint8Array>();
   await again.recover(now);
   t.same(now, map);
+});
+
+t.test('a reader knows a compacted file, whichever of those that it replaced could not be removed', async (t) => {
+  for (const left of [0, 1]) {
+    const log = new KeyLog({ disk: new SimulatedDisk(new Random(1)) });
+    for (let segment = 0; segment < 4; segment++) {
+      for (let i = 0; i < 20; i++) log.write(put(`key ${i}`, `value ${segment}`));
+      log.sequencer.rotate();
+    }
+    log.write(put('behind', 'it'));
+    const { disk } = log;
+    const files = readableFiles(disk);
+    const catalog = new Catalog(files);
+    await catalog.refresh();
+    const { name } = log.sequencer.sealed[left];
+    const bytes = withFile(disk, name, (file) => {
+      const all = new Uint8Array(file.size());
+      file.read(all, 0);
+      return all;
+    });
+    t.ok(log.compact() > 0);
+    const back = disk.open(name, 'create');
+    back.write([bytes], 0);
+    back.close();
+    t.same(await catalog.refresh(), await new Catalog(files).refresh(), `${name} is still there`);
+  }
 });

@@ -27,7 +27,7 @@ export interface CatalogEntry {
 
 /**
  * The segments of a log in order, from their headers. Ids are never reused, so a header is read once; but compaction may
- * put another file in the place of a segment. Where names have gone since the last look, the header behind them is read
+ * put another file in the place of a segment. Where names have gone since the last look, the headers behind them are read
  * again; and whoever opens a file compares it with the header known here, and asks for {@link renew} when it is another.
  */
 export class Catalog {
@@ -89,8 +89,8 @@ export class Catalog {
       try {
         const known: SegmentHeader | undefined = gone || replaced.has(name) ? undefined : this.#headers.get(name);
         const header: SegmentHeader | undefined = known ?? (await this.#readHeader(name));
-        // Gone since the directory was listed: what stands behind it may have taken its place in the meantime.
-        gone = header === undefined;
+        // Gone since the directory was listed: one that stands behind it may have taken its place in the meantime.
+        gone ||= header === undefined;
         if (header !== undefined) headers.set(name, header);
       } catch (error) {
         if (onDamage === undefined) throw error;
@@ -135,15 +135,14 @@ export class Catalog {
     return read === bytes.byteLength && new DataView(bytes.buffer).getUint32(0, true) === header.headerCrc;
   }
 
-  /** Of `names`, those that stand behind one that is not there any more: a compacted file may have taken their place. */
+  /**
+   * Of `names`, those that stand behind one that is not there any more: a compacted file may have taken their place, not
+   * always that of the next one, because what it replaced is removed file by file, and a removal may fail.
+   */
   #behindGone(names: readonly string[]): Set<string> {
     const there = new Set(names);
-    const behind = new Set<string>();
-    for (const name of this.#headers.keys()) {
-      const next = there.has(name) ? undefined : names.find((candidate) => candidate > name);
-      if (next !== undefined) behind.add(next);
-    }
-    return behind;
+    const gone = [...this.#headers.keys()].find((name) => !there.has(name));
+    return new Set(gone === undefined ? [] : names.filter((name) => name > gone));
   }
 
   #noteCuts(headers: ReadonlyMap<string, SegmentHeader>): void {
