@@ -542,7 +542,7 @@ function actorKey({ id, checkValue, headerKey }: WritingKey): ActorKey {
 }
 
 /** A frame that is to be compressed is worth waiting for: the larger, the smaller it gets. */
-const COMPRESSED_PUBLISH_BYTES = 64 * 1024;
+const COMPRESSED_PUBLISH_BYTES = 128 * 1024;
 
 function howToEncode({ codec, keySource, poolPays }: ResolvedOptions) {
   const plain = codec === Codec.None && keySource === undefined;

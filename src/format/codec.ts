@@ -14,6 +14,9 @@ export type CodecName = (typeof CODEC_NAMES)[number];
  */
 export const MAX_RAW_BYTES = 512 * 1024 * 1024;
 
+/** zlib takes no less. */
+const LEAST_CHUNK_BYTES = 64;
+
 /** zstd came with Node.js 22.15; the types of this project are those of the oldest Node that it runs on. */
 interface Zstd {
   zstdCompressSync?: (bytes: Uint8Array, options: object) => Buffer;
@@ -32,7 +35,8 @@ export function compress(codec: number, raw: Uint8Array): Buffer {
     case Codec.Brotli: {
       const { BROTLI_PARAM_QUALITY, BROTLI_PARAM_SIZE_HINT } = zlib.constants;
       const params = { [BROTLI_PARAM_QUALITY]: 0, [BROTLI_PARAM_SIZE_HINT]: raw.byteLength };
-      return zlib.brotliCompressSync(raw, { params });
+      // In one piece, if it shrinks as what is worth compressing does: its pieces would be put together by copying.
+      return zlib.brotliCompressSync(raw, { params, chunkSize: Math.max(LEAST_CHUNK_BYTES, raw.byteLength >> 2) });
     }
     case Codec.Deflate:
       return zlib.deflateRawSync(raw, { level: 1 });
