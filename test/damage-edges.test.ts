@@ -259,24 +259,29 @@ t.test('a seal that point-in-time writes where one stood before counts as durabl
   t.ok(crashes > 5, `${crashes} crashes`);
 });
 
+/** Three segments, cut behind `end`, with three records behind the cut and two in a segment that is left of it all. */
+function cutAndCleanedUp(end: number): { disk: SimulatedDisk; ids: number[]; gone: string[] } {
+  const log = withFrames(2);
+  const { disk, sequencer } = log;
+  for (let i = 0; i < 2; i++) {
+    sequencer.rotate();
+    log.append(Level.Disk, 4);
+    sequencer.step();
+  }
+  log.clock++;
+  sequencer.truncateAfter(end);
+  log.append(Level.Disk, 3);
+  sequencer.rotate();
+  const { ids } = log.append(Level.Disk, 2);
+  sequencer.step();
+  sequencer.updateState((state) => ({ ...state, checkpoint: end + 3 }));
+  return { disk, ids, gone: sequencer.cleanup().map(({ name }) => name) };
+}
+
 t.test('whichever files a clean-up leaves behind, those that a cut made void included, the log is sound', async (t) => {
   const old = ['1', '2', '3', '4'].map((id) => `${id.padStart(16, '0')}.wal`);
   for (let left = 0; left < 16; left++) {
-    const log = withFrames(2);
-    const { disk, sequencer } = log;
-    for (let i = 0; i < 2; i++) {
-      sequencer.rotate();
-      log.append(Level.Disk, 4);
-      sequencer.step();
-    }
-    log.clock++;
-    sequencer.truncateAfter(6);
-    log.append(Level.Disk, 3);
-    sequencer.rotate();
-    const { ids } = log.append(Level.Disk, 2);
-    sequencer.step();
-    sequencer.updateState((state) => ({ ...state, checkpoint: 9 }));
-    const gone = sequencer.cleanup().map(({ name }) => name);
+    const { disk, ids, gone } = cutAndCleanedUp(6);
     t.same(gone, [old[0], old[1], old[3]]);
     for (const [i, name] of old.entries()) if ((left & (1 << i)) === 0) disk.remove(name);
     disk.syncFolder();
@@ -296,21 +301,7 @@ t.test('whichever files a clean-up leaves behind, those that a cut made void inc
 t.test(
   'files that a cut through several segments made void, back behind a clean-up, are no part of the log',
   async (t) => {
-    const log = withFrames(2);
-    const { disk, sequencer } = log;
-    for (let i = 0; i < 2; i++) {
-      sequencer.rotate();
-      log.append(Level.Disk, 4);
-      sequencer.step();
-    }
-    log.clock++;
-    sequencer.truncateAfter(2);
-    log.append(Level.Disk, 3);
-    sequencer.rotate();
-    const { ids } = log.append(Level.Disk, 2);
-    sequencer.step();
-    sequencer.updateState((state) => ({ ...state, checkpoint: 5 }));
-    sequencer.cleanup();
+    const { disk, ids } = cutAndCleanedUp(2);
     // The removals of the two that were cut away are lost; that of the one that cut is not.
     for (const id of [1, 4]) disk.remove(segmentName(id));
     disk.syncFolder();

@@ -122,7 +122,6 @@ export class Sequencer {
   /** A prepare or an abort was written, for which no later frame vouches yet. */
   #noteUnvouched = false;
   #turn = 0;
-  /** How long the last step waited for a sync, in milliseconds. */
   #waitedMs = 0;
   #spareAsked = false;
   #segmentStartedAt = 0;
@@ -175,6 +174,7 @@ export class Sequencer {
     return this.#control.phase !== LogPhase.Running;
   }
 
+  /** How long the last {@link step} waited for a sync, in milliseconds: 0 when it made none, or handed it over. */
   get waitedMs(): number {
     return this.#waitedMs;
   }
