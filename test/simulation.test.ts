@@ -7,10 +7,12 @@ import { SimulatedDisk } from './simulation/simulated-disk.js';
 import { Tally } from './simulation/tally.js';
 
 const SEEDS = 300;
+/** So many from here on meet everything that the disk can do; what is rarest comes once in some hundreds. */
+const FIRST_SEED = 160;
 
 t.test('no promise is broken on a simulated disk, through thousands of crashes, faults and flipped bits', async (t) => {
   const tally = new Tally();
-  for (let seed = 1; seed <= SEEDS; seed++) {
+  for (let seed = FIRST_SEED; seed < FIRST_SEED + SEEDS; seed++) {
     const failure = await runSeed(seed, allSteps(), tally);
     if (failure === undefined) continue;
     const smallest = await shrink(failure);

@@ -11,6 +11,8 @@ export interface Spare {
   bytes: number;
   /** It held a segment before, whose bytes are still in it. */
   recycled: boolean;
+  /** Bytes a millisecond at which it was filled past the page cache; undefined when it went through it. */
+  fillRate?: number;
   /** Bytes that exist of it, if its segment is to grow up to `bytes`. */
   growing?: number;
 }
@@ -24,8 +26,10 @@ export function prepareSpare(storage: Storage, bytes: number): Spare {
   const token = randomBytes(6).toString('hex');
   const preparing = preparingName(token);
   const file = storage.open(preparing, 'create');
+  const startedAt = performance.now();
+  let direct: boolean;
   try {
-    fillWithZeros(file, 0, bytes);
+    direct = fillWithZeros(file, 0, bytes);
     file.sync();
     file.close();
     storage.rename(preparing, spareName(token));
@@ -33,7 +37,8 @@ export function prepareSpare(storage: Storage, bytes: number): Spare {
     discard(storage, preparing, () => file.close());
     throw error;
   }
-  return { name: spareName(token), bytes, recycled: false };
+  const spare = { name: spareName(token), bytes, recycled: false };
+  return direct ? { ...spare, fillRate: bytes / Math.max(0.001, performance.now() - startedAt) } : spare;
 }
 
 /**
@@ -45,11 +50,13 @@ export function growingSpare(storage: Storage, prepared: number, bytes: number):
   return { ...prepareSpare(storage, prepared), bytes, growing: prepared };
 }
 
-/** Writes zeros to `[from, to)`. */
-export function fillWithZeros(file: StorageFile, from: number, to: number): void {
-  for (let at = from; at < to; at += ZEROS.byteLength) {
+/** Writes zeros to `[from, to)`. Returns whether it went past the page cache. */
+export function fillWithZeros(file: StorageFile, from: number, to: number): boolean {
+  const filled = file.fillDirectly?.(from, to) ?? from;
+  for (let at = filled; at < to; at += ZEROS.byteLength) {
     file.write([ZEROS.subarray(0, Math.min(ZEROS.byteLength, to - at))], at);
   }
+  return filled > from;
 }
 
 function discard(storage: Storage, name: string, close: () => void): void {

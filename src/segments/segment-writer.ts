@@ -18,6 +18,8 @@ export interface SegmentStart {
   flags: number;
 }
 
+const PAGE_BYTES = 4096;
+const PAGE = new Uint8Array(PAGE_BYTES);
 const EMPTY = new Uint8Array(0);
 
 export interface SegmentMark {
@@ -131,7 +133,7 @@ export class SegmentWriter {
    */
   write(views: readonly Uint8Array[], bytes: number): void {
     try {
-      this.#file.write(views, this.info.endOffset);
+      this.#file.write(this.#wholePages(views, bytes), this.info.endOffset);
     } catch (error) {
       if (!this.growing || !isNoSpace(error)) throw error;
       // A part of it may be there. Cut off, it cannot be taken for a torn tail, nor for a record; and it must stay cut off
@@ -141,6 +143,17 @@ export class SegmentWriter {
       throw noSpace(error);
     }
     this.info.endOffset += bytes;
+  }
+
+  /**
+   * Behind the end of a prepared segment there are zeros, or what a recycled one held. Writing zeros up to the end of the
+   * page spares the kernel reading that page from the disk first, when it was prepared past the page cache or long ago.
+   */
+  #wholePages(views: readonly Uint8Array[], bytes: number): readonly Uint8Array[] {
+    const end = this.info.endOffset + bytes;
+    const rest = -end & (PAGE_BYTES - 1);
+    if (this.growing || rest === 0 || end + rest > this.info.fileBytes) return views;
+    return [...views, PAGE.subarray(0, rest)];
   }
 
   sync(): void {

@@ -1,5 +1,6 @@
 import fs from 'node:fs';
 import path from 'node:path';
+import { fillDirectly } from './fill.js';
 import { readFully, writeFully } from './fully.js';
 import type { Storage, StorageFile } from './storage.js';
 
@@ -35,11 +36,8 @@ export class NodeStorage implements Storage {
     const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL, O_DSYNC = 0 } = fs.constants;
     const dsync = this.#syncMethod === 'dsync' ? O_DSYNC : 0;
     const flags = SAFELY | { read: O_RDONLY, write: O_RDWR | dsync, create: O_RDWR | O_CREAT | O_EXCL }[mode];
-    return new NodeFile(
-      name,
-      fs.openSync(path.join(this.#directory, name), flags, 0o644),
-      mode === 'write' && dsync !== 0,
-    );
+    const location = path.join(this.#directory, name);
+    return new NodeFile(name, location, fs.openSync(location, flags, 0o644), mode === 'write' && dsync !== 0);
   }
 
   /** A rename always replaces; that it does not do so unasked is a matter of names that are never used twice. */
@@ -80,14 +78,17 @@ export function syncDirectory(directory: string): void {
 
 class NodeFile implements StorageFile {
   readonly name: string;
+  /** Where it lay when it was opened. */
+  readonly #location: string;
   readonly #fd: number;
   /** Writes return only once they are on stable storage (O_DSYNC), so that `sync` has little left to do. */
   readonly #writesAreSynced: boolean;
   /** There may be something to sync that no such write of ours took along: bytes of an earlier process, or a new size. */
   #unsynced = true;
 
-  constructor(name: string, fd: number, writesAreSynced: boolean) {
+  constructor(name: string, location: string, fd: number, writesAreSynced: boolean) {
     this.name = name;
+    this.#location = location;
     this.#fd = fd;
     this.#writesAreSynced = writesAreSynced;
   }
@@ -110,6 +111,11 @@ class NodeFile implements StorageFile {
         ? fs.writeSync(this.#fd, rest[0], 0, rest[0].byteLength, at)
         : fs.writevSync(this.#fd, rest, at),
     );
+  }
+
+  fillDirectly(from: number, to: number): number {
+    this.#unsynced = true;
+    return fillDirectly(this.#location, SAFELY, from, to);
   }
 
   sync(): void {

@@ -27,6 +27,11 @@ export interface StorageFile {
   read(target: Uint8Array, position: number): number;
   /** Writes all views, one behind the other, or throws. After a throw any part of them may be in the file. */
   write(views: readonly Uint8Array[], position: number): void;
+  /**
+   * Writes zeros to `[from, to)` past the page cache, and returns how far it came; the rest is for {@link write}. Only
+   * while the file has the name that it was opened by. Undefined where there is no such way.
+   */
+  fillDirectly?(from: number, to: number): number;
   /** Puts the file's bytes and its size on stable storage (fdatasync). Must not be retried after it threw. */
   sync(): void;
   truncate(size: number): void;

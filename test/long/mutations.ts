@@ -580,6 +580,22 @@ export const MUTATIONS: readonly Mutation[] = [
     'quota',
   ),
   one(
+    'fill-cut-short',
+    'What a write past the page cache did not take of a spare is left out',
+    'src/storage/fill.js',
+    'if (isRefused(error))\n                break;',
+    'if (isRefused(error))\n                return to;',
+    'prepare',
+  ),
+  one(
+    'page-behind-end',
+    'Whole pages are written behind the end of a segment that grows, or of the file',
+    WRITER,
+    'this.growing || rest === 0 || end + rest > this.info.fileBytes',
+    'rest === 0',
+    'prepare',
+  ),
+  one(
     'not-read-back',
     'What compaction wrote takes its place without being read once more',
     'src/compaction/rewrite.js',

@@ -1,0 +1,56 @@
+import fs from 'node:fs';
+
+/** What direct I/O asks of offsets, counts and memory: a multiple of the block size, which is no more than this. */
+const BLOCK_BYTES = 4096;
+/**
+ * Of one write. Somebody else's sync waits behind it at the disk, so it is not large; and not small, because a write costs
+ * a disk far away most of a millisecond. 64 KiB to 4 MiB made no difference to throughput, 1 MiB doubled the p99 of syncs.
+ */
+const PIECE_BYTES = 256 * 1024;
+
+/** Zeros that begin on a page, which V8 sees to for memory that can be resized, and for no other. Nobody writes to them. */
+let zeros: Uint8Array | undefined;
+
+/**
+ * Writes zeros to `[from, to)` of a file, past the page cache: the disk then gets each of them once, and no processor
+ * copies them or writes them back (64 MiB: 2 ms of processor time in the place of 10 and more). Returns how far it came:
+ * `from`, or less than `to`, where the platform, the filesystem or the alignment does not allow it. As with any write,
+ * what was written is durable after the next sync of the file.
+ */
+export function fillDirectly(path: string, flags: number, from: number, to: number): number {
+  const { O_WRONLY, O_DIRECT } = fs.constants;
+  if (O_DIRECT === undefined || from % BLOCK_BYTES !== 0) return from;
+  let fd: number;
+  try {
+    fd = fs.openSync(path, flags | O_WRONLY | O_DIRECT);
+  } catch {
+    // Not on this filesystem, or not now: the ordinary way needs no second descriptor.
+    return from;
+  }
+  try {
+    return writeZeros(fd, from, to - (to % BLOCK_BYTES));
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+function writeZeros(fd: number, from: number, to: number): number {
+  zeros ??= new Uint8Array(new ArrayBuffer(PIECE_BYTES, { maxByteLength: PIECE_BYTES }));
+  let at = from;
+  // A count that is no multiple of a block is that of a disk that fills up: for the next, ordinary write to find out.
+  while (at < to && at % BLOCK_BYTES === 0) {
+    try {
+      at += fs.writeSync(fd, zeros, 0, Math.min(PIECE_BYTES, to - at), at);
+    } catch (error) {
+      if (isRefused(error)) break;
+      throw error;
+    }
+  }
+  return at;
+}
+
+/** As a filesystem without direct I/O answers, or one that wants other alignments. */
+function isRefused(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return code === 'EINVAL' || code === 'ENOTSUP' || code === 'EOPNOTSUPP';
+}
