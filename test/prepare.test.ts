@@ -101,6 +101,17 @@ else {
     isZeros(t, directory, prepareSpare(new NodeStorage(directory), BYTES), BYTES);
   });
 
+  t.test('a disk that takes nothing past the page cache and says nothing is not asked for ever', async (t) => {
+    const directory = temporaryDirectory(t);
+    let asked = 0;
+    const written = directWrites(t, (write) => (asked++ === 0 ? write() : 0));
+    const spare = prepareSpare(new NodeStorage(directory), BYTES);
+    isZeros(t, directory, spare, BYTES);
+    t.equal(written(), BYTES, 'without a hole');
+    t.equal(asked, 2);
+    t.ok(Number(spare.fillRate) > 0, 'what went past it tells how quick that is');
+  });
+
   for (const code of ['ENOSPC', 'EDQUOT', 'EIO']) {
     t.test(`${code} past the page cache is told, and the unfinished spare is gone`, async (t) => {
       const directory = temporaryDirectory(t);

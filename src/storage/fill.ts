@@ -37,10 +37,12 @@ export function fillDirectly(path: string, flags: number, from: number, to: numb
 function writeZeros(fd: number, from: number, to: number): number {
   zeros ??= new Uint8Array(new ArrayBuffer(PIECE_BYTES, { maxByteLength: PIECE_BYTES }));
   let at = from;
-  // A count that is no multiple of a block is that of a disk that fills up: for the next, ordinary write to find out.
+  // A count of nothing, or of no whole blocks, is that of a disk that fills up: for the next, ordinary write to find out.
   while (at < to && at % BLOCK_BYTES === 0) {
     try {
-      at += fs.writeSync(fd, zeros, 0, Math.min(PIECE_BYTES, to - at), at);
+      const count = fs.writeSync(fd, zeros, 0, Math.min(PIECE_BYTES, to - at), at);
+      if (count === 0) break;
+      at += count;
     } catch (error) {
       if (isRefused(error)) break;
       throw error;
