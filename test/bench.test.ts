@@ -1,5 +1,6 @@
 import fs from 'node:fs';
 import t from 'tap';
+import { HandOver } from '../bench/compare/hand-over.js';
 import { countSyncs } from '../bench/compare/strace.js';
 import { runTask } from '../bench/compare/task.js';
 import { isBad, judge } from '../bench/guard-verdict.js';
@@ -93,6 +94,47 @@ t.test('the raw loop writes every byte, and syncs each group once', async (t) =>
   await asked.append(Buffer.from('d'));
   asked.close();
   t.equal(asked.syncs, 1, 'only for the group of which one asked for it');
+});
+
+t.test('the raw loop over old blocks begins again where its file is full', async (t) => {
+  const directory = temporaryDirectory(t);
+  const loop = new RawLoop(directory, true, false, 4);
+  for (const text of ['ab', 'cd', 'e']) await loop.append(Buffer.from(text));
+  loop.close();
+  t.equal(fs.readFileSync(`${directory}/raw`, 'utf8'), 'ebcd');
+});
+
+t.test(
+  'a hand-over writes every record and syncs it before it answers, at the end of a file or over old blocks',
+  async (t) => {
+    const groups = 100;
+    for (const [inFlight, fileBytes] of [
+      [3, undefined],
+      [600, undefined],
+      [3, 4096],
+    ] as const) {
+      const directory = temporaryDirectory(t);
+      const handOver = await HandOver.open(workOf(inFlight, 10, 'disk'), directory, fileBytes);
+      for (let group = 1; group <= groups; group++) {
+        await Promise.all(Array.from({ length: inFlight }, () => handOver.append()));
+        t.ok(handOver.syncs() >= group, 'synced');
+      }
+      await handOver.close();
+      const content = fs.readFileSync(`${directory}/handed-over`, 'latin1');
+      const written = content.split('x').length - 1;
+      if (fileBytes === undefined) t.equal(written, groups * inFlight * 10);
+      else t.equal(content.length, fileBytes);
+      t.ok(written >= Math.min(groups * inFlight * 10, (fileBytes ?? 0) / 2));
+    }
+  },
+);
+
+t.test('a log that is checkpointed behind each segment is cleaned up, as the work says', async (t) => {
+  const directory = temporaryDirectory(t);
+  const work = { ...workOf(8, 1024 * 1024, 'disk'), checkpoints: true };
+  const loaded = await runTask({ op: 'load', contender: 'ringwal', work, seconds: 0.25, directory });
+  const { length } = fs.readdirSync(directory).filter((name) => name.endsWith('.wal'));
+  t.ok(length * 64 < Math.max(256, loaded.allRecords), `${length} segments left of ${loaded.allRecords} MiB`);
 });
 
 t.test('what ringwal did is counted: records and syncs, from one thread and from two', async (t) => {

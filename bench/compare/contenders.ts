@@ -3,11 +3,15 @@ import { connect, type ProducerHandle } from 'ringwal';
 import { appending, raw, ringwal, type Work } from '../../src/cli/bench/contenders.js';
 import { Gathering } from '../../src/cli/bench/gathering.js';
 import type { Contender } from '../../src/cli/bench/load.js';
+import { HandOver } from './hand-over.js';
 import { openLevel, openLmdb, openSqlite } from './peers.js';
 
 export type ContenderName =
   | 'ringwal'
   | 'raw'
+  | 'raw-again'
+  | 'hand-over'
+  | 'hand-over-again'
   | 'promises'
   | 'lmdb'
   | 'lmdb-sync'
@@ -30,6 +34,9 @@ export interface Entrant {
   make(work: Work, directory: string, seat: Seat): Promise<Contender>;
 }
 
+/** What is written over again and again has the size of a segment. */
+const OLD_BYTES = 64 * 1024 * 1024;
+
 /** The order in tables and pictures. */
 export const ENTRANTS: Record<ContenderName, Entrant> = {
   ringwal: { label: 'ringwal', counts: true, make: makeRingwal },
@@ -38,6 +45,21 @@ export const ENTRANTS: Record<ContenderName, Entrant> = {
     counts: true,
     // Threads have a file each: a loop has no way to share one.
     make: (work, directory) => raw(work, directory),
+  },
+  'raw-again': {
+    label: 'gathering loop, over old blocks',
+    counts: true,
+    make: (work, directory) => raw(work, directory, OLD_BYTES),
+  },
+  'hand-over': {
+    label: 'hand-over only',
+    counts: true,
+    make: (work, directory) => HandOver.open(work, directory),
+  },
+  'hand-over-again': {
+    label: 'hand-over only, over old blocks',
+    counts: true,
+    make: (work, directory) => HandOver.open(work, directory, OLD_BYTES),
   },
   promises: { label: 'promises only', counts: true, make: async () => new PromisesOnly() },
   lmdb: {

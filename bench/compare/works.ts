@@ -33,6 +33,11 @@ export function threadEvent(count: number): Event {
   };
 }
 
+/** The same on a log that is cleaned up as it goes. */
+function checkpointed(work: Work): Work {
+  return { ...work, name: `${work.name}, checkpoints`, checkpoints: true };
+}
+
 /** `os` commits alone, and beside a thread that commits at `disk` all the time. */
 const OS_ALONE: ThreadLoad[] = [{ level: 'os', inFlight: 1 }];
 export const ISOLATION: [alone: Event, beside: Event] = [
@@ -48,8 +53,12 @@ export const ISOLATION: [alone: Event, beside: Event] = [
 export const EVENTS: Event[] = [
   // 10,000 of 64 KiB would be 640 MiB of payload that waits: that is a test of memory, and left out.
   ...[1, 64, 1000, 10_000].map((inFlight) =>
-    event(workOf(inFlight, 100, 'disk'), inFlight === 1 ? PEERS : [...PEERS, 'promises']),
+    event(
+      workOf(inFlight, 100, 'disk'),
+      inFlight === 1 ? PEERS : [...PEERS, 'hand-over', 'hand-over-again', 'promises'],
+    ),
   ),
+  event(checkpointed(workOf(1000, 100, 'disk')), ['ringwal', 'raw', 'raw-again']),
   ...[1, 64, 1000, 10_000].map((inFlight) => event(workOf(inFlight, 1024, 'disk'), PEERS)),
   ...[1, 16, 64, 1000].map((inFlight) => event(workOf(inFlight, 65_536, 'disk'), PEERS)),
   event(workOf(4, 100, 'disk', 1000), BATCHING),

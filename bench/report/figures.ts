@@ -101,6 +101,7 @@ const perSecond = {
 function throughput({ rows }: Comparison): Figure {
   const values = rows
     .filter(({ work, threads: count }) => count === 0 && work.level === 'disk' && work.recordsPerCall === 1)
+    .filter(({ work, runner }) => work.checkpoints !== true && !runner.startsWith('hand-over'))
     .map(({ work, label, median }) => ({
       size: work.name.split(', ').find((part) => SIZES.includes(part)),
       inFlight: work.inFlight,
@@ -123,7 +124,7 @@ function throughput({ rows }: Comparison): Figure {
 function latency({ rows }: Comparison): Figure {
   const shown = ['1', '64', '1,000'].map((inFlight) => `${inFlight} in flight, 100 B, disk`);
   const values = rows
-    .filter(({ event, runner }) => shown.includes(event) && runner !== 'promises')
+    .filter(({ event, runner }) => shown.includes(event) && runner !== 'promises' && !runner.startsWith('hand-over'))
     .flatMap(({ event, label, median }) =>
       QUANTILES.map((percent, i) => ({
         inFlight: event.replace(', 100 B, disk', ''),

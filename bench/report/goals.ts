@@ -10,7 +10,7 @@ export interface Goal {
   reached: boolean | undefined;
 }
 
-const NOT_PEERS = ['ringwal', 'raw', 'promises', ROCKSDB];
+const NOT_PEERS = ['ringwal', 'raw', 'hand-over', 'hand-over-again', 'promises', ROCKSDB];
 
 export function goalsOf(result: Comparison): Goal[] {
   const row = (event: string, runner = 'ringwal') =>

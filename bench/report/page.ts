@@ -19,6 +19,7 @@ td.number { text-align: right; font-variant-numeric: tabular-nums; }
 
 const SECTIONS: [name: string, title: string][] = [
   ['goals', 'What was aimed at'],
+  ['bounds', 'How near the least that it can cost'],
   ['losses', 'Where somebody was quicker'],
   ['appends', 'Durable appends'],
   ['threads', 'Producer threads'],

@@ -1,3 +1,4 @@
+import { median } from '../../src/cli/bench/load.js';
 import type { Comparison, Row } from '../compare/results.js';
 import { goalsOf } from './goals.js';
 import { sizeOf } from './sizes.js';
@@ -7,6 +8,7 @@ export function tablesOf(result: Comparison): Record<string, string> {
   return {
     machine: machine(result),
     goals: goals(result),
+    bounds: bounds(result),
     losses: losses(result),
     appends: eventTables(result, ({ work, threads }) => threads === 0 && work.level === 'disk'),
     levels: eventTables(result, ({ work, threads }) => threads === 0 && work.level !== 'disk'),
@@ -72,10 +74,31 @@ function goals(result: Comparison): string {
   return table(['work', 'goal', 'measured', 'reached'], rows);
 }
 
+/** Contenders that keep nothing: the least that something can cost. */
+const BOUNDS: Row['runner'][] = ['promises', 'hand-over', 'hand-over-again'];
+
+/** How many times as quick as the gathering loop: the hand-over to another thread by itself, and the log. */
+function bounds({ rows }: Comparison): string {
+  const events = rows.filter(({ runner }) => runner === 'hand-over').map(({ event }) => event);
+  const of = (event: string, runner: string) =>
+    rows.find((row) => row.event === event && row.runner === runner)?.rounds ?? [];
+  const ratio = (event: string, one: string, other: string) => {
+    const others = of(event, other);
+    return figure(median(of(event, one).map((rate, i) => rate / others[i])));
+  };
+  const lines = events.map((event) => [
+    event,
+    ratio(event, 'hand-over', 'raw'),
+    ratio(event, 'hand-over-again', 'raw'),
+    ratio(event, 'ringwal', 'raw'),
+  ]);
+  return table(['work', 'hand-over only', 'the same over old blocks', 'ringwal'], lines);
+}
+
 /** Every work at which somebody was quicker. */
 function losses({ rows, reading: read }: Comparison): string {
   const lost = rows
-    .filter(({ runner, ratio }) => runner !== 'promises' && ratio < 1)
+    .filter(({ runner, ratio }) => !BOUNDS.includes(runner) && ratio < 1)
     .map(({ event, label, ratio }) => [event, label, figure(1 / ratio)]);
   const slower = read
     .filter(({ ratio }) => ratio < 1)

@@ -8,6 +8,8 @@ export interface Work extends Shape {
   name: string;
   /** `mixed`: one append in eight at `disk`, the others at `os`. */
   level: 'os' | 'disk' | 'mixed';
+  /** The log is cleaned up as it goes: a checkpoint behind each segment. Default: nothing is ever cleaned up. */
+  checkpoints?: boolean;
 }
 
 /** A log, or a producer of one in another thread. */
@@ -30,7 +32,18 @@ export async function ringwal(work: Work, directory: string): Promise<Contender>
   const log = await WriteAheadLog.open(directory, { durability: work.level === 'disk' ? 'disk' : 'os' });
   // The first record makes the first segment; that belongs to opening.
   await log.append('first');
+  if (work.checkpoints === true) checkpointBehindEachSegment(log);
   return { append: appending(work, log), syncs: () => log.stats().syncs, close: () => log.close() };
+}
+
+/** As a state machine does that has taken in what a full segment holds. */
+function checkpointBehindEachSegment(log: WriteAheadLog): void {
+  log.on('rotate', ({ lastLsn }) => {
+    // At the end of the measurement the log is closed under the last of them.
+    void log.checkpoint(lastLsn).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ERR_WAL_CLOSED') throw error;
+    });
+  });
 }
 
 /** The calls of the work, on a log whose default level is the work's. */
@@ -50,8 +63,8 @@ export function appending(work: Work, log: Appends): () => Promise<unknown> {
  * The raw loop. A batch is written as one buffer of the same size, made beforehand: the quickest way one thread can put
  * those bytes there.
  */
-export async function raw(work: Work, directory: string): Promise<Contender> {
-  const loop = new RawLoop(directory, work.level === 'disk', work.recordsPerCall === 1);
+export async function raw(work: Work, directory: string, beginAgainAt?: number): Promise<Contender> {
+  const loop = new RawLoop(directory, work.level === 'disk', work.recordsPerCall === 1, beginAgainAt);
   const payload = Buffer.alloc(work.recordBytes * work.recordsPerCall, 'x');
   const mixed = work.level === 'mixed';
   let calls = 0;

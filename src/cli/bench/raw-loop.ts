@@ -16,8 +16,14 @@ export class RawLoop {
   #sync: boolean;
   readonly #always: boolean;
 
-  /** `gather`: everything pending goes into one write and one sync; otherwise each append has its own. */
-  constructor(directory: string, sync: boolean, gather: boolean) {
+  readonly #beginAgainAt: number;
+
+  /**
+   * `gather`: everything pending goes into one write and one sync; otherwise each append has its own. `beginAgainAt`: a file of
+   * so many bytes is written over from its beginning on, so that it does not grow any more.
+   */
+  constructor(directory: string, sync: boolean, gather: boolean, beginAgainAt = Number.POSITIVE_INFINITY) {
+    this.#beginAgainAt = beginAgainAt;
     this.#fd = fs.openSync(path.join(directory, 'raw'), 'w');
     this.#always = sync;
     this.#sync = sync;
@@ -43,6 +49,7 @@ export class RawLoop {
       this.#buffer.set(payload, at);
       at += payload.byteLength;
     }
+    if (this.#position + bytes > this.#beginAgainAt) this.#position = 0;
     writeAll(this.#fd, this.#buffer.subarray(0, bytes), this.#position);
     this.#position += bytes;
     if (!this.#sync) return;

@@ -1,0 +1,50 @@
+import fs from 'node:fs';
+import { parentPort, workerData } from 'node:worker_threads';
+import { GROUPS, type HandOverData, Shared } from './hand-over.js';
+
+/** The other side of a hand-over: writes the groups at the end of a file, and syncs it. */
+const { slots, bytes: ring, file, fileBytes } = workerData as HandOverData;
+const memory = new Uint8Array(ring);
+const LOOKS = 20_000;
+const fd = fs.openSync(file, 'w');
+if (fileBytes !== undefined) {
+  fs.writeSync(fd, Buffer.alloc(fileBytes));
+  fs.fdatasyncSync(fd);
+}
+parentPort!.postMessage('ready');
+
+/** How many groups were handed over, once it is more than `synced`; undefined when it is over. */
+function next(synced: number): number | undefined {
+  for (let looks = 1; Atomics.load(slots, Shared.over) === 0; looks++) {
+    const handedOver = Atomics.load(slots, Shared.handedOver);
+    if (handedOver !== synced) return handedOver;
+    if (looks % LOOKS !== 0) continue;
+    Atomics.store(slots, Shared.sleeps, 1);
+    Atomics.wait(slots, Shared.handedOver, handedOver, 100);
+    Atomics.store(slots, Shared.sleeps, 0);
+  }
+  return undefined;
+}
+
+function write(views: Uint8Array[], position: number): number {
+  const bytes = views.reduce((sum, { byteLength }) => sum + byteLength, 0);
+  const at = position + bytes > (fileBytes ?? Number.POSITIVE_INFINITY) ? 0 : position;
+  const written = fs.writevSync(fd, views, at);
+  if (written !== bytes) throw new Error(`Of ${bytes} bytes ${written} were written.`);
+  return at + bytes;
+}
+
+let position = 0;
+let synced = 0;
+for (let handedOver = next(synced); handedOver !== undefined; handedOver = next(synced)) {
+  const views: Uint8Array[] = [];
+  for (let group = synced; group < handedOver; group++) {
+    const place = Shared.places + 2 * (group % GROUPS);
+    views.push(memory.subarray(slots[place], slots[place] + slots[place + 1]));
+  }
+  position = write(views, position);
+  fs.fdatasyncSync(fd);
+  synced = handedOver;
+  Atomics.store(slots, Shared.synced, synced);
+}
+fs.closeSync(fd);
