@@ -81,3 +81,35 @@ t.test('with as many frames in flight as can be told of, the next append waits f
   t.equal(done, 1);
   t.equal(ring.state(DESCRIPTORS), FrameState.Ready, 'in the place of the one that is done');
 });
+
+t.test(
+  'much in flight goes out in some pieces and not in many: on a quick disk 1,000 in two, 10,000 in four',
+  async (t) => {
+    const host = { hold: () => {}, backpressure: () => {} };
+    const limits = { frameBytes: 256 * 1024, maxRecordBytes: 1000, encodeBytes: 1024 * 1024 };
+    for (const [records, pieces] of [
+      [1000, 2],
+      [10_000, 4],
+    ]) {
+      const ring = Ring.allocate(16 * 1024 * 1024);
+      const appender = new Appender(ring, new Control(), limits, host);
+      const payload = Buffer.alloc(100);
+      let published = 0;
+      // The first turn tells how long a record takes, the second how much is in flight.
+      for (const expected of [undefined, undefined, pieces]) {
+        const before = published;
+        const all = Promise.all(Array.from({ length: records }, () => appender.appendBytes(payload, Level.Disk)));
+        await new Promise(setImmediate);
+        for (; ring.state(published) === FrameState.Ready; published++) {
+          ring.setLsn(ring.descriptor(published), 1);
+          ring.setState(published, FrameState.Taken);
+        }
+        const frames = published - before;
+        for (const counter of [RingSlot.sequenced, RingSlot.written, RingSlot.synced]) ring.advance(counter, frames);
+        appender.wake();
+        await all;
+        if (expected !== undefined) t.equal(frames, expected, `${records} records`);
+      }
+    }
+  },
+);

@@ -2,10 +2,10 @@ import fs from 'node:fs';
 import t from 'tap';
 import { HandOver } from '../bench/compare/hand-over.js';
 import { countSyncs } from '../bench/compare/strace.js';
-import { runTask } from '../bench/compare/task.js';
+import { output, runTask } from '../bench/compare/task.js';
 import { isBad, judge } from '../bench/guard-verdict.js';
 import { figure, fillIn, tablesOf } from '../bench/report/tables.js';
-import { workOf } from '../src/cli/bench/contenders.js';
+import { ringwal, workOf } from '../src/cli/bench/contenders.js';
 import { Gathering } from '../src/cli/bench/gathering.js';
 import { RawLoop } from '../src/cli/bench/raw-loop.js';
 import { failure, temporaryDirectory } from './helpers.js';
@@ -131,10 +131,19 @@ t.test(
 
 t.test('a log that is checkpointed behind each segment is cleaned up, as the work says', async (t) => {
   const directory = temporaryDirectory(t);
-  const work = { ...workOf(8, 1024 * 1024, 'disk'), checkpoints: true };
-  const loaded = await runTask({ op: 'load', contender: 'ringwal', work, seconds: 0.25, directory });
-  const { length } = fs.readdirSync(directory).filter((name) => name.endsWith('.wal'));
-  t.ok(length * 64 < Math.max(256, loaded.allRecords), `${length} segments left of ${loaded.allRecords} MiB`);
+  const contender = await ringwal({ ...workOf(8, 1024 * 1024, 'disk'), checkpoints: true }, directory);
+  for (let i = 0; i < 25; i++) await Promise.all(Array.from({ length: 8 }, () => contender.append()));
+  const isThere = () => fs.existsSync(`${directory}/0000000000000001.wal`);
+  while (isThere()) await new Promise((resolve) => setTimeout(resolve, 10));
+  await contender.close();
+  t.notOk(isThere(), 'the first segment is gone');
+});
+
+t.test('what a report tells of a contender that failed says nothing of the machine', async (t) => {
+  const error = await failure(output(process.execPath, ['-e', 'console.error("why"); process.exit(3)']));
+  const [first, ...rest] = (error as Error).message.split('\n');
+  t.equal(first, 'node ended with 3');
+  t.match(rest.join('\n'), /process\.exit.*why/s);
 });
 
 t.test('what ringwal did is counted: records and syncs, from one thread and from two', async (t) => {

@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import fs from 'node:fs';
+import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Work } from '../../src/cli/bench/contenders.js';
 import type { Measurement } from '../../src/cli/bench/load.js';
@@ -91,7 +92,11 @@ export function output(program: string, args: string[], end?: NodeJS.Signals): P
     child.on('error', reject);
     child.on('close', (code, signal) => {
       if (code === 0 || (end !== undefined && signal === end)) resolve(stdout);
-      else reject(new Error(`${program} ${args.join(' ')} ended with ${code ?? signal}:\n${stderr.slice(-2000)}`));
+      else {
+        // The first line is for the report: nothing of this machine in it.
+        const ended = `${path.basename(program)} ended with ${code ?? signal}`;
+        reject(new Error(`${ended}\n${program} ${args.join(' ')}\n${stderr.slice(-2000)}`));
+      }
     });
   });
 }

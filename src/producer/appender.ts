@@ -52,6 +52,12 @@ export interface AppenderHost {
  */
 export const PUBLISH_BYTES = 56 * 1024;
 
+/**
+ * And at least this part of all that is in flight: with more groups under way than this, there are more syncs than it takes to keep both
+ * threads at work, and each costs the processors of whoever else wants them. 10,000 of 100 bytes in flight: see docs/BENCHMARKS.md.
+ */
+const PUBLISH_SHARE = 1 / 4;
+
 /** If it does not pay yet, it may with so much more in the frame. */
 const CUT_AGAIN_BYTES = 4 * 1024;
 
@@ -127,6 +133,10 @@ export class Appender {
   /** Of the unsettled, those of the open frame. */
   #openWaiters = 0;
   readonly #pace = new Pace();
+  /** What one of those who waited for the last frame had in it. */
+  #waiterBytes = 0;
+  /** What was in flight when this thread had appended last. */
+  #inFlightBytes = 0;
   /** Since when this thread is at it, in this turn of the event loop; Infinity when it is not. */
   #tickStartedAt = Number.POSITIVE_INFINITY;
   #tickRecords = 0;
@@ -272,6 +282,7 @@ export class Appender {
     this.#stage.finish();
     const bytes = this.#stage.cursor - start;
     writeEncoderFields(ring.view, start, this.#type, storedBytes, storedBytes, this.#records);
+    this.#waiterBytes = storedBytes / Math.max(1, this.#openWaiters);
     const frame = this.#published++;
     const at = ring.descriptor(frame);
     ring.descriptors[at + Descriptor.offset] = start;
@@ -421,6 +432,7 @@ export class Appender {
     if (this.#tickRecords > 0) this.#pace.observe(performance.now() - this.#tickStartedAt, this.#tickRecords);
     this.#tickStartedAt = Number.POSITIVE_INFINITY;
     this.#tickRecords = 0;
+    this.#inFlightBytes = this.#unsettled * this.#waiterBytes;
     if (!this.#mayHold()) this.publish();
   };
 
@@ -479,7 +491,7 @@ export class Appender {
     this.#open = true;
     this.#frameStart = start;
     this.#stage.begin(start + FRAME_HEADER_BYTES);
-    this.#publishAt = start + this.#publishBytes;
+    this.#publishAt = start + Math.max(this.#publishBytes, this.#inFlightBytes * PUBLISH_SHARE);
     this.#limit = start + Math.floor(room / copies) - this.#overhead - 8;
     this.#records = 0;
     this.#flags = 0;
