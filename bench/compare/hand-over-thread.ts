@@ -8,7 +8,7 @@ const memory = new Uint8Array(ring);
 const LOOKS = 20_000;
 const fd = fs.openSync(file, 'w');
 if (fileBytes !== undefined) {
-  fs.writeSync(fd, Buffer.alloc(fileBytes));
+  fs.writeFileSync(fd, Buffer.alloc(fileBytes));
   fs.fdatasyncSync(fd);
 }
 parentPort!.postMessage('ready');

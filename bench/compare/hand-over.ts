@@ -4,7 +4,10 @@ import { Worker } from 'node:worker_threads';
 import type { Work } from '../../src/cli/bench/contenders.js';
 import type { Contender } from '../../src/cli/bench/load.js';
 
-/** What the two threads share beside the bytes. Each slot is written by the one that its comment names, through Atomics. */
+/**
+ * What the two threads share beside the bytes. Each slot is written by the one that its comment names, through Atomics;
+ * places and bytes plainly, before the Atomics.store of `handedOver` by which the other learns of them.
+ */
 export const Shared = {
   /** Groups handed over so far. Written by the one that appends; its bytes and places below are there before it moves. */
   handedOver: 0,
@@ -18,7 +21,7 @@ export const Shared = {
   places: 8,
 } as const;
 
-/** More than there are ever under way. */
+/** More than there are ever under way: a group is handed over when one was answered, and the first are one or two. */
 export const GROUPS = 64;
 
 export interface HandOverData {

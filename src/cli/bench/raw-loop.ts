@@ -15,7 +15,6 @@ export class RawLoop {
   /** Whether the group at hand is to be synced. */
   #sync: boolean;
   readonly #always: boolean;
-
   readonly #beginAgainAt: number;
 
   /**
