@@ -32,6 +32,8 @@ const load = new ActorLoad(control);
 let closed = false;
 /** Running mean of how long a group waits for its sync. */
 let syncMs = 0;
+/** A producer that sleeps was sent a message, and may want the processor that this thread runs on. */
+let sentForSomebody = false;
 
 /** The opening thread's own ring. */
 const OPENER = 0;
@@ -40,6 +42,11 @@ const LONGEST_SLEEP_MS = 250;
 /** How long to look for more work before going to sleep: about what a wake-up costs. */
 const SPIN_US = availableParallelism() > 1 ? 50 : 0;
 const LOOKS_PER_CLOCK = 64;
+
+function wakeUp(send: () => void): void {
+  sentForSomebody = true;
+  send();
+}
 
 function post(message: ActorMessage): void {
   port.postMessage(message);
@@ -79,7 +86,7 @@ function start(recovered: Recovered): Sequencer {
   const { segmentBytes, flushIntervalMs, encryption } = data;
   const options = { segmentBytes, flushIntervalMs, key: encryption?.key };
   const sequencer = new Sequencer(storage, control, host, options, recovered);
-  addMember(sequencer, new Member(OPENER, new Ring(data.ring), () => post({ op: 'wake' })));
+  addMember(sequencer, new Member(OPENER, new Ring(data.ring), () => wakeUp(() => post({ op: 'wake' }))));
   return sequencer;
 }
 
@@ -126,7 +133,7 @@ function perform(sequencer: Sequencer, request: ActorRequest): unknown {
 function addRing(sequencer: Sequencer, id: number, ring: SharedArrayBuffer, name: string): void {
   const channel = new BroadcastChannel(name);
   channels.set(id, channel);
-  const member = new Member(id, new Ring(ring), () => channel.postMessage(0));
+  const member = new Member(id, new Ring(ring), () => wakeUp(() => channel.postMessage(0)));
   addMember(sequencer, member);
 }
 
@@ -155,12 +162,13 @@ function answerRequests(sequencer: Sequencer): void {
 /** Waits until the bell differs from `bell`: a short while awake, then asleep. */
 function waitForBell(bell: number, sequencer: Sequencer): void {
   const { slots } = control;
-  if (SPIN_US > 0) {
+  if (SPIN_US > 0 && !sentForSomebody) {
     const until = performance.now() + SPIN_US / 1000;
     do {
       for (let i = 0; i < LOOKS_PER_CLOCK; i++) if (Atomics.load(slots, Slot.doorbell) !== bell) return;
     } while (performance.now() < until);
   }
+  sentForSomebody = false;
   sequencer.idle();
   // First say that we sleep, then look at the bell, inside Atomics.wait. Whoever rings does it the other way round.
   Atomics.store(slots, Slot.actorSleeps, 1);
@@ -168,10 +176,16 @@ function waitForBell(bell: number, sequencer: Sequencer): void {
   Atomics.store(slots, Slot.actorSleeps, 0);
 }
 
+/** Only what makes a difference: each store takes the line from all producers' caches. */
+function publishSyncMs(): void {
+  if (Math.abs(syncMs - control.syncMs) * 16 < syncMs) return;
+  Atomics.store(control.slots, Slot.syncMicroseconds, Math.round(syncMs * 1000));
+}
+
 /** The producers pace themselves by it. Of a sync that took much longer than most, as at a rotation, only so much counts. */
 function noteGroup(startedAt: number, waitedMs: number): void {
   syncMs += (Math.min(waitedMs, 2 * (syncMs || waitedMs)) - syncMs) / 16;
-  Atomics.store(control.slots, Slot.syncMicroseconds, Math.round(syncMs * 1000));
+  publishSyncMs();
   load.note(startedAt, performance.now());
   producers.note();
 }

@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { verifyLog, WriteAheadLog } from 'ringwal';
-import { measure } from '../../src/cli/bench/compare.js';
+import { freshWarmUp, measure } from '../../src/cli/bench/compare.js';
 import { type Work, workOf } from '../../src/cli/bench/contenders.js';
 import { median } from '../../src/cli/bench/load.js';
 import { bytesToWalk, readAndChecksum, walkInMemory } from '../bare-loops.js';
@@ -20,7 +20,7 @@ async function loadOne(task: TaskOf<'load'>): Promise<Loaded> {
   if (task.syncMicros !== undefined) slowDown(task.syncMicros);
   if (task.threads !== undefined) return loadFromThreads(task, task.threads);
   const contender = await ENTRANTS[task.contender].make(task.work, task.directory, ALONE);
-  return measure(contender, task.work, task.seconds);
+  return measure(contender, task.work, task.seconds, undefined, freshWarmUp(task.seconds));
 }
 
 /** Quickly, at `os`: batches of 100 KB, four at a time. */

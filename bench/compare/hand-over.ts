@@ -4,6 +4,9 @@ import { Worker } from 'node:worker_threads';
 import type { Work } from '../../src/cli/bench/contenders.js';
 import type { Contender } from '../../src/cli/bench/load.js';
 
+/** Far enough apart not to share a cache line. */
+const APART = 32;
+
 /**
  * What the two threads share beside the bytes. Each slot is written by the one that its comment names, through Atomics;
  * places and bytes plainly, before the Atomics.store of `handedOver` by which the other learns of them.
@@ -12,13 +15,13 @@ export const Shared = {
   /** Groups handed over so far. Written by the one that appends; its bytes and places below are there before it moves. */
   handedOver: 0,
   /** Groups synced so far. Written by the other. */
-  synced: 1,
+  synced: APART,
   /** 1 while the other sleeps on `handedOver`, or is about to. Written by it. */
-  sleeps: 2,
+  sleeps: 2 * APART,
   /** 1 once it is to end. Written by the one that appends. */
-  over: 3,
+  over: 3 * APART,
   /** Of the last {@link GROUPS} groups: where it begins, then its bytes. Written by the one that appends. */
-  places: 8,
+  places: 4 * APART,
 } as const;
 
 /** More than there are ever under way: a group is handed over when one was answered, and the first are one or two. */

@@ -3,6 +3,7 @@ import os from 'node:os';
 import { parseArgs } from 'node:util';
 import { inDirectory } from '../../src/cli/bench/load.js';
 import { type ContenderName, ENTRANTS } from './contenders.js';
+import { measureCrossing } from './crossing.js';
 import { runEvent, type Settings } from './events.js';
 import { fio, NATIVE_INSTALL, programVersion, ROCKSDB } from './native.js';
 import { measureOpening } from './opening.js';
@@ -129,7 +130,9 @@ async function main(): Promise<void> {
   if (field.fio) result.fio = await inDirectory(options.directory, (directory) => fio(directory, settings.seconds));
   console.log('the disk', result.disk, result.fio ?? '');
   console.log(HEAD);
+  result.crossings = [];
   for (const event of EVENTS.filter(({ name }) => wanted(name))) {
+    result.crossings.push(await measureCrossing());
     const rows = await runEvent(event, event.runners.filter(field.isThere), settings);
     printRows(rows);
     result.rows.push(...rows);

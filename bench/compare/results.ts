@@ -51,6 +51,8 @@ export interface Comparison {
   versions: Record<string, string>;
   skipped: string[];
   disk?: Results['disk'];
+  /** How far apart the processors were, once before each kind of work: see `measureCrossing`, in nanoseconds. */
+  crossings?: number[];
   fio?: Fio;
   rows: Row[];
   reading: ReadRow[];

@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
+import { freshWarmUp } from '../../src/cli/bench/compare.js';
 import type { Work } from '../../src/cli/bench/contenders.js';
 import { load, type Measurement } from '../../src/cli/bench/load.js';
 import { type ContenderName, ENTRANTS, type Seat } from './contenders.js';
@@ -16,11 +17,9 @@ export interface ThreadData {
 export type ThreadMessage = { op: 'warm' } | { op: 'done'; measurement: Measurement; warmUp: Measurement };
 
 const { contender: name, work, directory, seconds, seat } = workerData as ThreadData;
-/** A fresh thread compiles its code anew; in half a second of it the compilers take a good part of both processors. */
-const WARM_UP_SECONDS = 0.8;
 const port = parentPort as MessagePort;
 const contender = await ENTRANTS[name].make(work, directory, seat);
-const warmUp = await load(contender, work, WARM_UP_SECONDS);
+const warmUp = await load(contender, work, freshWarmUp(seconds));
 port.postMessage({ op: 'warm' } satisfies ThreadMessage);
 await once(port, 'message');
 const measurement = await load(contender, work, seconds);

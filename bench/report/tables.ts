@@ -44,7 +44,7 @@ function doubt({ rounds, seconds, load = 0, cores }: Comparison): string[] {
 }
 
 function machine(result: Comparison): string {
-  const { date, node, cores, rounds, seconds, versions, disk, fio, skipped } = result;
+  const { date, node, cores, rounds, seconds, versions, disk, crossings, fio, skipped } = result;
   const lines = [
     `Measured on ${date}: ${cores} cores, Node ${node}; ${rounds} ${rounds === 1 ? 'round' : 'rounds'} of ${seconds} s, each contender in a process of its own.`,
   ];
@@ -54,6 +54,12 @@ function machine(result: Comparison): string {
     lines.push(
       `The disk: ${figure(disk.extendMs * 1000)} µs for 100 bytes written at the end of a file and fdatasync, ` +
         `${figure(disk.overwriteMs * 1000)} µs over blocks already written; 1 MiB and fdatasync: ${whole(disk.mebibyteMBps)} MB/s.`,
+    );
+  }
+  if (crossings !== undefined && crossings.length > 0) {
+    lines.push(
+      `From one processor to the other and back, by way of a word in memory: ${figure(median(crossings))} ns, ` +
+        `${figure(Math.min(...crossings))} to ${figure(Math.max(...crossings))} (once before each kind of work).`,
     );
   }
   if (fio !== undefined) {

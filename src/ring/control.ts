@@ -1,36 +1,49 @@
 /**
+ * Slots this many ints apart never share a cache line, nor a pair of lines that a processor fetches together, wherever the
+ * memory begins. Between two sockets, each time another processor writes to a line that this one looks at costs 250 ns.
+ */
+const APART = 32;
+
+/**
  * The memory that every thread of one open log shares: who sleeps, how far the log is, and counters.
  *
  * A slot is written by whoever its comment names, and by the I/O actor alone where it names nobody. All slots are read
  * and written through Atomics, which JavaScript orders sequentially: a thread that saw one value sees everything that
- * was stored before it.
+ * was stored before it. Slots that are written at different times, or by different threads, lie apart.
  */
 export const Slot = {
   /** Incremented by anyone who left work for the actor; the actor sleeps on it. */
   doorbell: 0,
+
   /** 1 while the actor sleeps or is about to. Whoever rings looks here, and calls notify only then. */
-  actorSleeps: 1,
+  actorSleeps: APART,
+
+  // Looked at with each append, and written next to never.
   /**
    * {@link LogPhase}. Written by the actor; by the opening thread only once the actor is gone; by a producer's thread
    * only once the opening thread is gone, and the actor with it.
    */
-  phase: 2,
-  /** Incremented by the opening thread for each message it posted to the actor's port. */
-  commands: 3,
-  /** Bits of levels whose advance the opening thread wants to hear of. Written by the opening thread. */
-  interest: 4,
-  /** 1 while a wake-up for the opening thread is on its way. Set by the actor, cleared by that thread. */
-  openerWake: 5,
-  /** Odd while the actor updates the commit block below (a seqlock). */
-  commitVersion: 6,
+  phase: 2 * APART,
   /** Bytes of the text in the failure area. Written before `phase` says that the log failed. */
-  failureBytes: 7,
+  failureBytes: 2 * APART + 1,
+  /** Incremented by the opening thread for each message it posted to the actor's port. */
+  commands: 2 * APART + 2,
+  /** Bits of levels whose advance the opening thread wants to hear of. Written by the opening thread. */
+  interest: 2 * APART + 3,
+
+  // Written with each group, and looked at by whoever wants to hear of commits.
+  /** 1 while a wake-up for the opening thread is on its way. Set by the actor, cleared by that thread. */
+  openerWake: 3 * APART,
+  /** Odd while the actor updates the commit block below (a seqlock). */
+  commitVersion: 3 * APART + 1,
+
+  // Written at most once a group, and looked at once a group.
   /** How long the actor waits for a sync in a group lately, in microseconds. Written by the actor. */
-  syncMicroseconds: 8,
+  syncMicroseconds: 4 * APART,
   /** How many producers appended lately. Written by the actor. */
-  activeProducers: 9,
+  activeProducers: 4 * APART + 1,
   /** How much of its time the actor spent on groups lately, in thousandths. Written by the actor. */
-  actorLoad: 10,
+  actorLoad: 4 * APART + 2,
 } as const;
 
 export const LogPhase = { Running: 0, Failed: 1, Closed: 2 } as const;
@@ -54,7 +67,7 @@ export const Counter = {
   growing: 20,
 } as const;
 
-const INT_SLOTS = 16;
+const INT_SLOTS = 5 * APART;
 const COUNTERS = 24;
 const FAILURE_BYTES = 4096;
 const COUNTERS_AT = INT_SLOTS * 4;

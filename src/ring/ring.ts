@@ -1,7 +1,7 @@
 /**
  * One producer thread's ring: frames on their way to the I/O actor. Single producer, single consumer.
  *
- *   head of 16 ints | descriptors, DESCRIPTORS of 8 ints | data, ringBytes
+ *   head of 32 ints | descriptors, DESCRIPTORS of 16 ints | data, ringBytes
  *
  * A frame lies in one piece in the data area, header and payload as they will lie in the file, so that the actor
  * writes to the file straight from here. Its descriptor says where. Frame number n uses descriptor n % DESCRIPTORS.
@@ -64,8 +64,9 @@ export const FrameFlag = {
 export const FrameOutcome = { Written: 0, NoSpace: 1 } as const;
 
 export const DESCRIPTORS = 1024;
-const HEAD_INTS = 16;
-const DESCRIPTOR_INTS = 8;
+const HEAD_INTS = 32;
+/** A cache line's: the actor takes one while the producer fills the next. */
+const DESCRIPTOR_INTS = 16;
 const DATA_AT = (HEAD_INTS + DESCRIPTORS * DESCRIPTOR_INTS) * 4;
 const TWO_32 = 4294967296;
 

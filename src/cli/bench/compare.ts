@@ -29,8 +29,18 @@ export async function compare(
   return { ringwal: medianOf(ours), raw: medianOf(theirs), ratio };
 }
 
-/** For the optimising compiler, which has two threads to look at on our side: after a second both sides have settled. */
+/**
+ * After so many seconds a fresh process has settled: the optimising compiler has several threads to look at on our side, and
+ * takes the processors from them meanwhile. With 64 in flight the second half of the first second is a third slower.
+ */
+const SETTLED_SECONDS = 1.5;
+/** Where the same process did the same before, as here. */
 const WARM_UP_SECONDS = 0.7;
+
+/** How long to warm up in a fresh process or thread, before a measurement of so many seconds. */
+export function freshWarmUp(seconds: number): number {
+  return Math.max(seconds / 5, Math.min(3 * seconds, SETTLED_SECONDS));
+}
 
 /** A short run first; the contender is closed in the end. */
 export async function measure(
@@ -38,9 +48,10 @@ export async function measure(
   work: Work,
   seconds: number,
   signal?: AbortSignal,
+  warmUpSeconds = Math.max(seconds / 5, Math.min(seconds, WARM_UP_SECONDS)),
 ): Promise<Measurement & { allRecords: number }> {
   try {
-    const warmUp = await load(contender, work, Math.max(seconds / 5, Math.min(seconds, WARM_UP_SECONDS)), signal);
+    const warmUp = await load(contender, work, warmUpSeconds, signal);
     const measured = await load(contender, work, seconds, signal);
     return { ...measured, allRecords: warmUp.records + measured.records };
   } finally {
