@@ -1,5 +1,7 @@
 import fs from 'node:fs';
+import path from 'node:path';
 import t from 'tap';
+import { countOf } from '../bench/compare/events.js';
 import { HandOver } from '../bench/compare/hand-over.js';
 import { countSyncs } from '../bench/compare/strace.js';
 import { output, runTask } from '../bench/compare/task.js';
@@ -144,6 +146,16 @@ t.test('what a report tells of a contender that failed says nothing of the machi
   const [first, ...rest] = (error as Error).message.split('\n');
   t.equal(first, 'node ended with 3');
   t.match(rest.join('\n'), /process\.exit.*why/s);
+});
+
+t.test('a peer whose syncs cannot be counted costs the run nothing but that count', async (t) => {
+  const trouble: string[] = [];
+  const directory = path.join(temporaryDirectory(t), 'absent');
+  const settings = { rounds: 1, seconds: 0.05, directory, strace: true, onTrouble: (why: string) => trouble.push(why) };
+  const work = workOf(1, 100, 'disk');
+  const counted = await countOf({ name: 'some work', work, runners: ['lmdb'] }, 'lmdb', settings);
+  t.same(counted, { syncs: Number.NaN, countedBy: 'nobody' });
+  t.match(trouble, [/^syncs of lmdb.* at 'some work': not counted, /]);
 });
 
 t.test('what ringwal did is counted: records and syncs, from one thread and from two', async (t) => {
