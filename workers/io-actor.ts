@@ -162,13 +162,12 @@ function answerRequests(sequencer: Sequencer): void {
 /** Waits until the bell differs from `bell`: a short while awake, then asleep. */
 function waitForBell(bell: number, sequencer: Sequencer): void {
   const { slots } = control;
-  if (SPIN_US > 0 && !sentForSomebody) {
-    const until = performance.now() + SPIN_US / 1000;
-    do {
-      for (let i = 0; i < LOOKS_PER_CLOCK; i++) if (Atomics.load(slots, Slot.doorbell) !== bell) return;
-    } while (performance.now() < until);
-  }
+  const until = performance.now() + (sentForSomebody ? 0 : SPIN_US / 1000);
   sentForSomebody = false;
+  // Also with no time to spare: what has come by now needs neither the stamp of an idle log nor a wake-up.
+  do {
+    for (let i = 0; i < LOOKS_PER_CLOCK; i++) if (Atomics.load(slots, Slot.doorbell) !== bell) return;
+  } while (performance.now() < until);
   sequencer.idle();
   // First say that we sleep, then look at the bell, inside Atomics.wait. Whoever rings does it the other way round.
   Atomics.store(slots, Slot.actorSleeps, 1);

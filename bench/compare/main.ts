@@ -132,7 +132,7 @@ async function main(): Promise<void> {
   console.log(HEAD);
   result.crossings = [];
   for (const event of EVENTS.filter(({ name }) => wanted(name))) {
-    result.crossings.push(await measureCrossing());
+    if (result.cores > 1) result.crossings.push(await measureCrossing());
     const rows = await runEvent(event, event.runners.filter(field.isThere), settings);
     printRows(rows);
     result.rows.push(...rows);
