@@ -3,7 +3,7 @@ import { syncBuiltinESMExports } from 'node:module';
 import workerThreads, { type WorkerOptions } from 'node:worker_threads';
 
 /**
- * Makes every fdatasync of this process take at least so long, in all its threads, to see what a log does on a slower
+ * Makes every fdatasync of this process, and every write that is one (`O_DSYNC`), take at least so long, in all its threads, to see what a log does on a slower
  * disk than the one at hand. The thread sleeps meanwhile, as it would.
  */
 export function slowDown(microseconds: number): void {
@@ -19,13 +19,27 @@ export function slowDown(microseconds: number): void {
 }
 
 export function patch(microseconds: number): void {
-  const { fdatasyncSync } = fs;
+  const { fdatasyncSync, openSync, writeSync } = fs;
+  const { O_DSYNC = 0 } = fs.constants;
   const never = new Int32Array(new SharedArrayBuffer(4));
-  fs.fdatasyncSync = (fd) => {
+  const slowly = <T>(call: () => T): T => {
     const before = performance.now();
-    fdatasyncSync(fd);
+    const result = call();
     const rest = microseconds / 1000 - (performance.now() - before);
     if (rest > 0) Atomics.wait(never, 0, 0, rest);
+    return result;
   };
+  const through = new Set<number>();
+  fs.openSync = (path, flags, mode) => {
+    const fd = openSync(path, flags, mode);
+    if (O_DSYNC !== 0 && typeof flags === 'number' && (flags & O_DSYNC) === O_DSYNC) through.add(fd);
+    else through.delete(fd);
+    return fd;
+  };
+  fs.writeSync = ((fd: number, ...rest: [NodeJS.ArrayBufferView, number, number, number]) => {
+    const write = () => writeSync(fd, ...rest);
+    return through.has(fd) ? slowly(write) : write();
+  }) as typeof writeSync;
+  fs.fdatasyncSync = (fd) => slowly(() => fdatasyncSync(fd));
   syncBuiltinESMExports();
 }

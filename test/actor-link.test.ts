@@ -97,6 +97,7 @@ t.test('who asks an I/O thread that has ended is told so, and does not wait for 
     segmentBytes: 65536,
     flushIntervalMs: 0,
     syncMethod: 'fdatasync',
+    writeThrough: true,
     recoveryMode: 'tolerate-torn-tail',
     encryption: undefined,
   });

@@ -208,27 +208,101 @@ t.test('a segment that grows ends where its last frame does', (t) => {
   t.end();
 });
 
-t.test('a spare is asked for as long as the disk fills one much quicker than the log is written', (t) => {
-  const KIB = 1024;
-  const MIB = 1024 * KIB;
+const KIB = 1024;
+const MIB = 1024 * KIB;
+
+/** Writes to the current segment at `rate` bytes a millisecond, up to this offset or until it is full. */
+function writeAt(log: SimulatedLog, rate: number, upTo: number): void {
+  const { control } = log;
+  const [startedAt, segment] = [log.clock, control.get(Counter.segmentId)];
+  const from = control.get(Counter.segmentOffset);
+  let groups = 0;
+  for (let offset = from; offset < upTo; offset = control.get(Counter.segmentOffset)) {
+    log.clock = startedAt + Math.floor((offset - from) / rate);
+    // A sync of a file that grows takes the simulated disk long.
+    log.append(groups++ % 100 === 0 ? Level.Disk : Level.Os, 20);
+    log.sequencer.step();
+    log.collect();
+    if (segment > 0 && control.get(Counter.segmentId) !== segment) return;
+  }
+}
+
+t.test('a spare is asked for as long as the disk has time to fill one beside the log', (t) => {
   /** How often one was asked for, in a log of so many bytes a millisecond whose last spare was filled at `fillRate`. */
   const asked = (rate: number, fillRate?: number): number => {
     const log = new SimulatedLog({ segmentBytes: 32 * MIB });
     log.sequencer.addSpare({ ...growingSpare(log.disk, 64 * KIB, 32 * MIB), fillRate });
-    const startedAt = log.clock;
-    for (let offset = 0; offset < 9 * MIB; offset = log.control.get(Counter.segmentOffset)) {
-      log.clock = startedAt + Math.floor(offset / rate);
-      log.append(Level.Disk, 20);
-      log.sequencer.step();
-      log.collect();
-    }
+    writeAt(log, rate, 9 * MIB);
     return log.spareWanted;
   };
   t.equal(asked(100 * KIB), 1, 'one goes through the page cache: at a moderate rate');
   t.equal(asked(300 * KIB), 0, 'and not at a high one');
   t.equal(asked(300 * KIB, 2000 * KIB), 1, 'past the page cache: also at a high one');
-  t.equal(asked(300 * KIB, 1000 * KIB), 0, 'if the disk has the time for it');
-  t.equal(asked(100 * KIB, 300 * KIB), 0, 'which a slow one has not');
+  t.equal(asked(300 * KIB, 700 * KIB), 1, 'up to half of the rate that one was filled at');
+  t.equal(asked(300 * KIB, 500 * KIB), 1, 'and above that, as long as nobody knows that it does not pay');
+  t.equal(asked(300 * KIB, 250 * KIB), 0, 'not if it could not be there in time');
+  t.equal(asked(100 * KIB, 80 * KIB), 0, 'however low the rate is');
+  t.end();
+});
+
+/** Of segments that have a quarter which is larger than what spares are asked for at any rate. */
+const SEGMENT_BYTES = 17 * MIB;
+/** Of the disk under them: up to a half of it nobody has to find out what pays, and above it nothing does. */
+const FILL_RATE = 500 * KIB;
+
+/** A log whose first segment grows, and what brings it the next spare: one that is whole, or one that grows. */
+function growingLog(): { log: SimulatedLog; prepared: () => void; growing: () => void } {
+  const log = new SimulatedLog({ segmentBytes: SEGMENT_BYTES });
+  const { disk, sequencer } = log;
+  const add = (spare: Spare) => sequencer.addSpare({ ...spare, fillRate: FILL_RATE });
+  const growing = () => add(growingSpare(disk, 64 * KIB, SEGMENT_BYTES));
+  growing();
+  return { log, growing, prepared: () => add(prepareSpare(disk, SEGMENT_BYTES)) };
+}
+
+t.test('where that is not plain, it goes by how quickly those were written that grew, and prepared ones', (t) => {
+  /** Whether one is asked for behind a segment that grew, of which a half was written at this rate, and a prepared one. */
+  const askedBehind = (grewAt: number, preparedAt: number): number => {
+    const { log, prepared } = growingLog();
+    writeAt(log, 600 * KIB, SEGMENT_BYTES / 2);
+    t.equal(log.spareWanted, 0, 'it could not be there in time');
+    prepared();
+    writeAt(log, grewAt, SEGMENT_BYTES);
+    writeAt(log, preparedAt, SEGMENT_BYTES / 2);
+    t.equal(log.spareWanted, 1, 'nothing is known of prepared ones yet');
+    prepared();
+    writeAt(log, preparedAt, SEGMENT_BYTES);
+    writeAt(log, 300 * KIB, SEGMENT_BYTES / 2);
+    return log.spareWanted - 1;
+  };
+  t.equal(askedBehind(600 * KIB, 400 * KIB), 0, 'those that grow are written quicker');
+  t.equal(askedBehind(200 * KIB, 400 * KIB), 1, 'prepared ones are');
+  t.end();
+});
+
+t.test('a segment that ended early, or beside which a late spare was filled, tells nothing of its way', (t) => {
+  /** Whether one is asked for behind a segment that grew, and was quicker than the prepared one behind it. */
+  const askedBehind = (how: 'in time' | 'late' | 'ended early'): number => {
+    const { log, prepared, growing } = growingLog();
+    writeAt(log, 300 * KIB, SEGMENT_BYTES / 2);
+    t.equal(log.spareWanted, 1);
+    if (how !== 'late') growing();
+    writeAt(log, 300 * KIB, SEGMENT_BYTES);
+    writeAt(log, 600 * KIB, SEGMENT_BYTES / 3);
+    t.equal(log.spareWanted, 1, 'it could not be there in time');
+    prepared();
+    if (how === 'ended early') log.sequencer.rotate();
+    else writeAt(log, 600 * KIB, SEGMENT_BYTES);
+    writeAt(log, 400 * KIB, SEGMENT_BYTES / 2);
+    t.equal(log.spareWanted, 2, 'nothing is known of prepared ones yet');
+    prepared();
+    writeAt(log, 400 * KIB, SEGMENT_BYTES);
+    writeAt(log, 300 * KIB, SEGMENT_BYTES / 2);
+    return log.spareWanted - 2;
+  };
+  t.equal(askedBehind('in time'), 0, 'those that grow are written quicker');
+  t.equal(askedBehind('late'), 1, 'a spare was being filled beside it');
+  t.equal(askedBehind('ended early'), 1, 'it was less than half full');
   t.end();
 });
 

@@ -8,7 +8,7 @@ import { Tally } from './simulation/tally.js';
 
 const SEEDS = 300;
 /** So many from here on meet everything that the disk can do; what is rarest comes once in some hundreds. */
-const FIRST_SEED = 160;
+const FIRST_SEED = 3150;
 
 t.test('no promise is broken on a simulated disk, through thousands of crashes, faults and flipped bits', async (t) => {
   const tally = new Tally();
@@ -53,7 +53,11 @@ function lyingDisk(t: Test): void {
   const { open } = SimulatedDisk.prototype;
   SimulatedDisk.prototype.open = function (name, mode) {
     const file = open.call(this, name, mode);
-    return { ...file, sync: () => undefined };
+    const writeThrough = (views: readonly Uint8Array[], _: number, position: number) => {
+      file.write(views, position);
+      return true;
+    };
+    return { ...file, sync: () => undefined, writeThrough };
   };
   t.teardown(() => {
     SimulatedDisk.prototype.open = open;

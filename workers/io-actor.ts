@@ -25,12 +25,12 @@ import { ActorSyncer } from './actor-syncer.js';
 const data = workerData as ActorData;
 const port = parentPort as MessagePort;
 const control = new Control(data.control);
-const storage = new NodeStorage(data.directory, data.syncMethod);
+const storage = new NodeStorage(data.directory, data.syncMethod, data.writeThrough);
 const channels = new Map<number, BroadcastChannel>();
 const producers = new ActiveProducers(control);
 const load = new ActorLoad(control);
 let closed = false;
-/** Running mean of how long a group waits for its sync. */
+/** Running mean of what a group's sync takes whatever is in it. */
 let syncMs = 0;
 /** A producer that sleeps was sent a message, and may want the processor that this thread runs on. */
 let sentForSomebody = false;
@@ -39,6 +39,8 @@ let sentForSomebody = false;
 const OPENER = 0;
 /** A lost wake-up costs this long and not forever. */
 const LONGEST_SLEEP_MS = 250;
+/** How long the log is idle before it says so in the file, for readers in other processes, and for recovery. */
+const STAMP_AFTER_MS = 5;
 /** How long to look for more work before going to sleep: about what a wake-up costs. */
 const SPIN_US = availableParallelism() > 1 ? 50 : 0;
 const LOOKS_PER_CLOCK = 64;
@@ -164,15 +166,24 @@ function waitForBell(bell: number, sequencer: Sequencer): void {
   const { slots } = control;
   const until = performance.now() + (sentForSomebody ? 0 : SPIN_US / 1000);
   sentForSomebody = false;
-  // Also with no time to spare: what has come by now needs neither the stamp of an idle log nor a wake-up.
+  // Also with no time to spare: what has come by now needs no wake-up.
   do {
     for (let i = 0; i < LOOKS_PER_CLOCK; i++) if (Atomics.load(slots, Slot.doorbell) !== bell) return;
   } while (performance.now() < until);
+  // A thread that sleeps between two commits has something new before long: no stamp for it, which would have to be synced.
+  if (sleep(bell, STAMP_AFTER_MS, sequencer)) return;
   sequencer.idle();
+  sleep(bell, LONGEST_SLEEP_MS, sequencer);
+}
+
+/** Returns whether there is something to look for: not merely that the time is over. */
+function sleep(bell: number, ms: number, sequencer: Sequencer): boolean {
+  const { slots } = control;
   // First say that we sleep, then look at the bell, inside Atomics.wait. Whoever rings does it the other way round.
   Atomics.store(slots, Slot.actorSleeps, 1);
-  Atomics.wait(slots, Slot.doorbell, bell, Math.min(sequencer.timeToFlush() ?? LONGEST_SLEEP_MS, LONGEST_SLEEP_MS));
+  const woken = Atomics.wait(slots, Slot.doorbell, bell, Math.min(sequencer.timeToFlush() ?? ms, ms)) !== 'timed-out';
   Atomics.store(slots, Slot.actorSleeps, 0);
+  return woken || sequencer.timeToFlush() === 0;
 }
 
 /** Only what makes a difference: each store takes the line from all producers' caches. */
@@ -182,8 +193,8 @@ function publishSyncMs(): void {
 }
 
 /** The producers pace themselves by it. Of a sync that took much longer than most, as at a rotation, only so much counts. */
-function noteGroup(startedAt: number, waitedMs: number): void {
-  syncMs += (Math.min(waitedMs, 2 * (syncMs || waitedMs)) - syncMs) / 16;
+function noteGroup(startedAt: number, fixedMs: number): void {
+  syncMs += (Math.min(fixedMs, 2 * (syncMs || fixedMs)) - syncMs) / 16;
   publishSyncMs();
   load.note(startedAt, performance.now());
   producers.note();
@@ -201,7 +212,7 @@ function run(sequencer: Sequencer): void {
     }
     if (closed) break;
     const before = performance.now();
-    if (sequencer.step()) noteGroup(before, sequencer.waitedMs);
+    if (sequencer.step()) noteGroup(before, sequencer.fixedSyncMs);
     else waitForBell(bell, sequencer);
   }
   for (const channel of channels.values()) channel.close();

@@ -1,7 +1,7 @@
 import { WalError } from '../errors.js';
 import { LEVEL_NAMES, Level, type LevelName } from '../format/levels.js';
 import { onAbort } from '../producer/on-abort.js';
-import { type Control, Slot } from '../ring/control.js';
+import { type Control, FOLLOWED, Slot } from '../ring/control.js';
 import type { Lsn } from '../types.js';
 
 /** One advance of one watermark. Events of a level are contiguous: each begins where the one before ended. */
@@ -39,6 +39,8 @@ export class Commits {
   readonly #hold: (busy: boolean) => void;
   readonly #last: { lsn: Lsn; bytes: number }[];
   readonly #waiters: Set<Waiter>[] = Array.from({ length: LEVELS }, () => new Set());
+  /** How many of the waiters are readers. */
+  #readers = 0;
   /** Levels that somebody listens to. */
   #listened = 0;
 
@@ -69,7 +71,7 @@ export class Commits {
     if (signal?.aborted) return Promise.reject(signal.reason);
     return new Promise((resolve, reject) => {
       const abort = () => {
-        this.#waiters[level].delete(waiter);
+        this.#delete(level, waiter);
         this.#updateInterest();
         this.#updateHold();
         reject(signal!.reason);
@@ -85,7 +87,7 @@ export class Commits {
         reject: (error) => done(() => reject(error)),
       };
       const settled = signal && onAbort(signal, abort);
-      this.#waiters[level].add(waiter);
+      this.#add(level, waiter);
       this.#updateInterest();
       // It may have been reached before the actor knew of our interest.
       this.look();
@@ -106,10 +108,10 @@ export class Commits {
   /** The log was cut behind `lsn`: what comes next is news again. */
   wentBack(lsn: Lsn): void {
     for (const last of this.#last) last.lsn = Math.min(last.lsn, lsn);
-    for (const waiters of this.#waiters) {
-      for (const waiter of waiters) {
+    for (let level = 0; level < LEVELS; level++) {
+      for (const waiter of this.#waiters[level]) {
         if (!waiter.reader || waiter.lsn <= lsn + 1) continue;
-        waiters.delete(waiter);
+        this.#delete(level, waiter);
         waiter.reject(cutBehind(lsn, waiter.lsn));
       }
     }
@@ -122,6 +124,7 @@ export class Commits {
       for (const waiter of waiters) waiter.reject(error);
       waiters.clear();
     }
+    this.#readers = 0;
     this.#updateInterest();
     this.#updateHold();
   }
@@ -139,7 +142,7 @@ export class Commits {
     const watermark = this.#control.watermark(level);
     for (const waiter of this.#waiters[level]) {
       if (waiter.lsn > watermark) continue;
-      this.#waiters[level].delete(waiter);
+      this.#delete(level, waiter);
       waiter.resolve();
     }
     this.#updateInterest();
@@ -162,7 +165,16 @@ export class Commits {
   }
 
   #updateInterest(): void {
-    Atomics.store(this.#control.slots, Slot.interest, this.#interest());
+    Atomics.store(this.#control.slots, Slot.interest, this.#interest() | (this.#readers > 0 ? FOLLOWED : 0));
+  }
+
+  #add(level: number, waiter: Waiter): void {
+    this.#waiters[level].add(waiter);
+    if (waiter.reader) this.#readers++;
+  }
+
+  #delete(level: number, waiter: Waiter): void {
+    if (this.#waiters[level].delete(waiter) && waiter.reader) this.#readers--;
   }
 }
 

@@ -106,7 +106,7 @@ export class Coordinator {
       const control = new Control();
       const syncer = new SyncerLink(control);
       const ring = Ring.allocate(options.ringBytes);
-      const { segmentBytes, flushIntervalMs, syncMethod, recoveryMode, signal } = options;
+      const { segmentBytes, flushIntervalMs, syncMethod, writeThrough, recoveryMode, signal } = options;
       // First of all: with the wrong key nothing is read, and nothing touched.
       const { keys, logId, key } = await takeKeys(directory, options);
       signal?.throwIfAborted();
@@ -118,6 +118,7 @@ export class Coordinator {
         segmentBytes,
         flushIntervalMs,
         syncMethod,
+        writeThrough,
         recoveryMode,
         encryption: key && { logId, key: actorKey(key) },
       };

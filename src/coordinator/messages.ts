@@ -20,6 +20,7 @@ export interface ActorData {
   segmentBytes: number;
   flushIntervalMs: number;
   syncMethod: SyncMethod;
+  writeThrough: boolean;
   recoveryMode: RecoveryMode;
   /** Undefined: the log is not encrypted. */
   encryption: { logId: Uint8Array; key: ActorKey } | undefined;

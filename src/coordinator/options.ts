@@ -41,6 +41,11 @@ export interface OpenOptions {
   encryptionKey?: EncryptionKey;
   /** How bytes reach stable storage: a call after the write, or files opened with O_DSYNC. @default 'fdatasync' */
   syncMethod?: SyncMethod;
+  /**
+   * Whether what waits for `disk` alone may be written past the page cache and synced in one call (O_DIRECT and O_DSYNC), where
+   * the platform and the filesystem have that. For a filesystem that does not keep what O_DSYNC promises. @default true
+   */
+  writeThrough?: boolean;
   /** The longest that an unsynced record stays so, in milliseconds; 0: never sync on time alone. @default 1000 */
   flushIntervalMs?: number;
   /**
@@ -88,6 +93,7 @@ const KNOWN = new Set([
   'compression',
   'encryptionKey',
   'syncMethod',
+  'writeThrough',
   'flushIntervalMs',
   'recoveryMode',
   'createIfMissing',
@@ -144,6 +150,7 @@ export function resolveOptions(options: OpenOptions): ResolvedOptions {
     ),
     encoders: integer(options.encoders ?? Math.min(4, Math.max(1, availableParallelism() - 1)), 'encoders', 1, 64),
     syncMethod: oneOf(options.syncMethod ?? 'fdatasync', 'syncMethod', ['fdatasync', 'dsync']),
+    writeThrough: flag(options.writeThrough ?? true, 'writeThrough'),
     flushIntervalMs: integer(options.flushIntervalMs ?? 1000, 'flushIntervalMs', 0, 2 ** 31 - 1),
     recoveryMode,
     createIfMissing: flag(options.createIfMissing ?? true, 'createIfMissing'),

@@ -28,7 +28,7 @@ export const Slot = {
   failureBytes: 2 * APART + 1,
   /** Incremented by the opening thread for each message it posted to the actor's port. */
   commands: 2 * APART + 2,
-  /** Bits of levels whose advance the opening thread wants to hear of. Written by the opening thread. */
+  /** Bits of levels whose advance the opening thread wants to hear of, and {@link FOLLOWED}. Written by the opening thread. */
   interest: 2 * APART + 3,
 
   // Written with each group, and looked at by whoever wants to hear of commits.
@@ -38,13 +38,16 @@ export const Slot = {
   commitVersion: 3 * APART + 1,
 
   // Written at most once a group, and looked at once a group.
-  /** How long the actor waits for a sync in a group lately, in microseconds. Written by the actor. */
+  /** How long the actor waits for a sync lately, whatever is in it, in microseconds. Written by the actor. */
   syncMicroseconds: 4 * APART,
   /** How many producers appended lately. Written by the actor. */
   activeProducers: 4 * APART + 1,
   /** How much of its time the actor spent on groups lately, in thousandths. Written by the actor. */
   actorLoad: 4 * APART + 2,
 } as const;
+
+/** In {@link Slot.interest}: some of those who wait are readers, which will read from the file what comes next. */
+export const FOLLOWED = 1 << 8;
 
 export const LogPhase = { Running: 0, Failed: 1, Closed: 2 } as const;
 

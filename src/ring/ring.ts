@@ -59,6 +59,7 @@ export const FrameFlag = {
   WantsMemory: 2,
   WantsOs: 4,
   WantsDisk: 8,
+  WantsAny: 2 | 4 | 8,
 } as const;
 
 export const FrameOutcome = { Written: 0, NoSpace: 1 } as const;

@@ -69,6 +69,8 @@ export class SegmentWriter {
     const { bytes, headerCrc } = encodeSegmentHeader({ ...fields, createdAt, flags, segmentBytes: spare.bytes });
     const prepared = storage.open(spare.name, 'write');
     try {
+      // Before it is renamed. The blocks of a segment that grows do not exist.
+      if (spare.growing === undefined) prepared.openThrough?.();
       prepared.write([bytes], 0);
       prepared.sync();
       storage.rename(spare.name, name);
@@ -146,12 +148,24 @@ export class SegmentWriter {
   }
 
   /**
+   * The same, and syncs it, in one call. False: not in this way, and {@link write} and {@link sync} have all of it to do.
+   * Only while everything in the file is on stable storage.
+   */
+  writeThrough(views: readonly Uint8Array[], bytes: number): boolean {
+    const end = this.info.endOffset + bytes;
+    if (this.growing || end + restOfPage(end) > this.info.fileBytes) return false;
+    if (this.#file.writeThrough?.(views, bytes, this.info.endOffset) !== true) return false;
+    this.info.endOffset = end;
+    return true;
+  }
+
+  /**
    * Behind the end of a prepared segment there are zeros, or what a recycled one held. Writing zeros up to the end of the
    * page spares the kernel reading that page from the disk first, when it was prepared past the page cache or long ago.
    */
   #wholePages(views: readonly Uint8Array[], bytes: number): readonly Uint8Array[] {
     const end = this.info.endOffset + bytes;
-    const rest = -end & (PAGE_BYTES - 1);
+    const rest = restOfPage(end);
     if (this.growing || rest === 0 || end + rest > this.info.fileBytes) return views;
     return [...views, PAGE.subarray(0, rest)];
   }
@@ -281,6 +295,10 @@ const APART = new Uint8Array(4096).fill(0x20);
 function lastingPayloads(state: LogState): Uint8Array[] {
   const payload = encodeState(state);
   return [payload, Buffer.concat([payload, APART]), payload];
+}
+
+function restOfPage(end: number): number {
+  return -end & (PAGE_BYTES - 1);
 }
 
 function bytesOf(views: readonly Uint8Array[]): number {

@@ -16,7 +16,7 @@ import {
   withPositions,
 } from '../format/state.js';
 import type { TransactionNote } from '../format/transaction.js';
-import { type Control, Counter, LogPhase, Slot } from '../ring/control.js';
+import { type Control, Counter, FOLLOWED, LogPhase, Slot } from '../ring/control.js';
 import { Descriptor, FrameFlag, FrameOutcome, FrameState, RingPhase, RingSlot } from '../ring/ring.js';
 import { growingSpare, isNoSpace, noSpace, prepareSpare, type Spare } from '../segments/prepare.js';
 import type { SegmentInfo } from '../segments/segment-info.js';
@@ -24,6 +24,7 @@ import { type SegmentMark, SegmentWriter, segmentBytesFor } from '../segments/se
 import type { Storage } from '../storage/storage.js';
 import { Group } from './group.js';
 import type { Member } from './member.js';
+import { PreparePolicy } from './prepare-policy.js';
 import { type Syncer, SyncPolicy, WORTH_HANDING_OVER_MS } from './syncer.js';
 import { type TransactionFrame, Transactions } from './transactions.js';
 
@@ -74,17 +75,8 @@ export interface LogStart {
 const GROUP_BYTES = 4 * 1024 * 1024;
 /** Size of the first segment of a run, which is made while its first records wait. */
 const STARVED_SEGMENT_BYTES = 4 * 1024 * 1024;
-/**
- * Segments are prepared ahead up to this rate, if that goes through the page cache. Filling one with zeros costs about
- * 0.45 µs a KiB then, on a core that a busy log wants for itself; growing a file costs about 13 µs a sync. Measured on two
- * cores: 64 appends of 100 bytes in flight (120 MB/s) lose 12 % without it, 1,000 (400 MB/s) gain 10 %.
- */
-const PREPARE_BYTES_PER_MS = 192 * 1024;
-/**
- * Past the page cache it costs the disk's time and little else: up to this part of the rate at which the last one was
- * filled, beside a log that was being written. Measured as above: 128 in flight (240 MB/s) gain 25 %, 256 and 500 5 to 10 %.
- */
-const PREPARE_SHARE = 1 / 6;
+/** How long after a reader waited for the next record it counts as following: it reads between two waits. */
+const FOLLOWED_FOR_MS = 1000;
 
 /**
  * The I/O actor's brain. Takes ready frames from the rings, gives them LSNs, writes them as one group, syncs when
@@ -95,6 +87,7 @@ const PREPARE_SHARE = 1 / 6;
  *   1. a frame gets its LSN and header, then `sequenced` moves (memory);
  *   2. the group is written whole, then `written` moves (os) and the producers get their ring space back;
  *   3. the file is synced, then `synced` moves (disk).
+ * Where write and sync are one call, all three move behind it, in this order.
  * Whatever throws in between poisons the log: nothing after it is acknowledged, and no write or sync is tried again.
  */
 export class Sequencer {
@@ -128,15 +121,22 @@ export class Sequencer {
   #noteUnvouched = false;
   #turn = 0;
   #waitedMs = 0;
+  /** Bytes of groups since the last sync was begun, and those that it took. */
+  #unsyncedBytes = 0;
+  #syncedBytes = 0;
   #spareAsked = false;
-  /** Up to this many bytes a millisecond of log, spares are prepared ahead. */
-  #prepareUpTo = PREPARE_BYTES_PER_MS;
+  readonly #preparing = new PreparePolicy();
+  /** Spares that were asked for and did not come yet. */
+  #spareRequests = 0;
+  /** One of them was on its way while the current segment was written. */
+  #fillsMeanwhile = false;
   #segmentStartedAt = 0;
   #preparedBytes = 0;
   /** When the oldest write was made that no sync was begun for; undefined when there is none. */
   #dirtySince: number | undefined;
   /** A sync that the syncer is at, and how far the log is durable when it is over. */
   #syncing: { lsn: number; recordBytes: number } | undefined;
+  #followedUntil = Number.NEGATIVE_INFINITY;
   /** Somebody wants a sync of what was written since that one began. */
   #syncWanted = false;
   readonly #policy: SyncPolicy;
@@ -181,9 +181,12 @@ export class Sequencer {
     return this.#control.phase !== LogPhase.Running;
   }
 
-  /** How long the last {@link step} waited for a sync, in milliseconds: 0 when it made none, or handed it over. */
-  get waitedMs(): number {
-    return this.#waitedMs;
+  /**
+   * How long the last {@link step} waited for a sync, in milliseconds, less what its bytes take at the rate at which the disk
+   * fills a spare: what a sync takes whatever is in it. 0 when it made none, or handed it over.
+   */
+  get fixedSyncMs(): number {
+    return this.#preparing.withoutBytes(this.#waitedMs, this.#syncedBytes);
   }
 
   addMember(member: Member): void {
@@ -201,8 +204,9 @@ export class Sequencer {
   /** The answer to `wantSpare`, which may be that none could be made. */
   addSpare(spare: Spare | undefined): void {
     this.#spareAsked = false;
+    this.#spareRequests = Math.max(0, this.#spareRequests - 1);
     if (spare === undefined) return;
-    if (spare.fillRate !== undefined) this.#prepareUpTo = spare.fillRate * PREPARE_SHARE;
+    if (spare.fillRate !== undefined) this.#preparing.filled(spare.fillRate);
     this.#spares.push(spare);
   }
 
@@ -234,8 +238,12 @@ export class Sequencer {
       return true;
     }
     const group = this.#group;
-    if (group.frames > 0 && this.#writeGroup(this.#current!)) {
+    if (group.frames > 0 && this.#writeThrough(this.#current!)) {
+      this.#control.add(Counter.groups, 1);
+      this.#askForSpare();
+    } else if (group.frames > 0 && this.#writeGroup(this.#current!)) {
       this.#commitOs();
+      this.#unsyncedBytes += group.bytes;
       this.#control.add(Counter.groups, 1);
       this.#dirtySince ??= this.#host.now();
       // Also by time alone: a log that is never idle must not keep its `os` records unsynced for ever.
@@ -247,6 +255,34 @@ export class Sequencer {
     }
     group.clear();
     return true;
+  }
+
+  /**
+   * A group of which all wait for `disk`, while nothing else is to be synced, is written and synced in one call: nobody hears
+   * of it at a lower level meanwhile. Not while others wait for less, whom that would hold up; nor while somebody reads what
+   * was written last, because it is not in the page cache then. Returns false where that is so, or where it cannot be done.
+   */
+  #writeThrough(current: SegmentWriter): boolean {
+    const { views, bytes, flags } = this.#group;
+    const now = this.#host.now();
+    if (this.#isFollowed(now)) return false;
+    if ((flags & FrameFlag.WantsAny) !== FrameFlag.WantsDisk || !this.#clean) return false;
+    if (this.#host.syncer !== undefined && this.#policy.handsOver(now)) return false;
+    const before = performance.now();
+    if (!current.writeThrough(views, bytes)) return false;
+    this.#unsyncedBytes = bytes;
+    this.#noteSync(performance.now() - before);
+    this.#commitMemory();
+    this.#commitOs();
+    this.#nowDurable();
+    return true;
+  }
+
+  /** Whether readers waited for the next record a moment ago. */
+  #isFollowed(now: number): boolean {
+    if ((Atomics.load(this.#control.slots, Slot.interest) & FOLLOWED) !== 0)
+      this.#followedUntil = now + FOLLOWED_FOR_MS;
+    return now < this.#followedUntil;
   }
 
   /** Returns false when the disk is full: the group's frames are given back, and nothing of them is in the log. */
@@ -729,10 +765,16 @@ export class Sequencer {
     const before = performance.now();
     // From here on `#dirtySince` is wrong if the sync throws; the log is poisoned then, and nobody looks.
     this.#current?.sync();
-    this.#waitedMs = performance.now() - before;
-    this.#policy.observe(this.#waitedMs);
-    this.#control.add(Counter.syncs, 1);
+    this.#noteSync(performance.now() - before);
     this.#nowDurable();
+  }
+
+  #noteSync(ms: number): void {
+    this.#waitedMs = ms;
+    this.#syncedBytes = this.#unsyncedBytes;
+    this.#unsyncedBytes = 0;
+    this.#policy.observe(ms);
+    this.#control.add(Counter.syncs, 1);
   }
 
   /**
@@ -752,6 +794,7 @@ export class Sequencer {
     this.#syncing = { lsn: this.#nextLsn - 1, recordBytes: this.#recordBytes };
     this.#syncWanted = false;
     this.#dirtySince = undefined;
+    this.#unsyncedBytes = 0;
     for (const member of this.#members) member.syncing = member.unsynced;
   }
 
@@ -845,7 +888,10 @@ export class Sequencer {
     if (this.#spareAsked || this.#spares.length > 0 || endOffset < fileBytes / 4) return;
     this.#spareAsked = true;
     const elapsed = this.#host.now() - this.#segmentStartedAt;
-    if (endOffset < elapsed * this.#prepareUpTo || endOffset < STARVED_SEGMENT_BYTES) this.#host.wantSpare();
+    if (!this.#preparing.pays(endOffset / elapsed) && endOffset >= STARVED_SEGMENT_BYTES) return;
+    this.#spareRequests++;
+    this.#fillsMeanwhile = true;
+    this.#host.wantSpare();
   }
 
   /**
@@ -859,11 +905,17 @@ export class Sequencer {
     try {
       if (this.#storage.freeBytes() < least) throw noSpace(undefined);
       const { growAbove = STARVED_SEGMENT_BYTES } = this.#options;
-      if (this.#current === undefined || wanted <= growAbove) return prepareSpare(this.#storage, first);
+      if (this.#current === undefined || wanted <= growAbove) return this.#prepareNow(first);
       return growingSpare(this.#storage, least, wanted);
     } catch (error) {
       throw isNoSpace(error) ? noSpace(error) : error;
     }
+  }
+
+  #prepareNow(bytes: number): Spare {
+    const spare = prepareSpare(this.#storage, bytes);
+    if (spare.fillRate !== undefined) this.#preparing.filled(spare.fillRate);
+    return spare;
   }
 
   #beginSegment(spare: Spare): void {
@@ -883,9 +935,18 @@ export class Sequencer {
       throw error;
     }
     current.close();
+    this.#noteRun(current);
     this.#sealed.push(current.info);
     this.#current = undefined;
     return current.info;
+  }
+
+  /** One that ended early, or is the small first one of a run, tells little of how quick the log is. */
+  #noteRun({ growing, info }: SegmentWriter): void {
+    const bytes = info.endOffset;
+    if (bytes * 2 < this.#options.segmentBytes) return;
+    const ms = this.#host.now() - this.#segmentStartedAt;
+    this.#preparing.ended({ grew: growing, filling: this.#fillsMeanwhile, bytes, ms });
   }
 
   #createSegment(spare: Spare, flags = 0): void {
@@ -902,6 +963,7 @@ export class Sequencer {
     });
     this.#segmentStartedAt = this.#host.now();
     this.#spareAsked = false;
+    this.#fillsMeanwhile = this.#spareRequests > 0;
     this.#publishSegments();
   }
 

@@ -1,14 +1,13 @@
 import fs from 'node:fs';
+import { BLOCK_BYTES, isRefused, pageAligned } from './direct-io.js';
 
-/** What direct I/O asks of offsets, counts and memory: a multiple of the block size, which is no more than this. */
-const BLOCK_BYTES = 4096;
 /**
  * Of one write. Somebody else's sync waits behind it at the disk, so it is not large; and not small, because a write costs
  * a disk far away most of a millisecond. 64 KiB to 4 MiB made no difference to throughput, 1 MiB doubled the p99 of syncs.
  */
 const PIECE_BYTES = 256 * 1024;
 
-/** Zeros that begin on a page, which V8 sees to for memory that can be resized, and for no other. Nobody writes to them. */
+/** Nobody writes to them. */
 let zeros: Uint8Array | undefined;
 
 /**
@@ -35,7 +34,7 @@ export function fillDirectly(path: string, flags: number, from: number, to: numb
 }
 
 function writeZeros(fd: number, from: number, to: number): number {
-  zeros ??= new Uint8Array(new ArrayBuffer(PIECE_BYTES, { maxByteLength: PIECE_BYTES }));
+  zeros ??= pageAligned(PIECE_BYTES);
   let at = from;
   // A count of nothing, or of no whole blocks, is that of a disk that fills up: for the next, ordinary write to find out.
   while (at < to && at % BLOCK_BYTES === 0) {
@@ -49,10 +48,4 @@ function writeZeros(fd: number, from: number, to: number): number {
     }
   }
   return at;
-}
-
-/** As a filesystem without direct I/O answers, or one that wants other alignments. */
-function isRefused(error: unknown): boolean {
-  const { code } = error as NodeJS.ErrnoException;
-  return code === 'EINVAL' || code === 'ENOTSUP' || code === 'EOPNOTSUPP';
 }

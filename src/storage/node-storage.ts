@@ -3,6 +3,7 @@ import path from 'node:path';
 import { fillDirectly } from './fill.js';
 import { readFully, writeFully } from './fully.js';
 import type { Storage, StorageFile } from './storage.js';
+import { ThroughFile } from './through-file.js';
 
 export type SyncMethod = 'fdatasync' | 'dsync';
 
@@ -17,10 +18,13 @@ export const SAFELY = O_NOFOLLOW | O_NONBLOCK;
 export class NodeStorage implements Storage {
   readonly #directory: string;
   readonly #syncMethod: SyncMethod;
+  readonly #writeThrough: boolean;
 
-  constructor(directory: string, syncMethod: SyncMethod = 'fdatasync') {
+  /** `writeThrough`: whether {@link StorageFile.openThrough} does anything. */
+  constructor(directory: string, syncMethod: SyncMethod = 'fdatasync', writeThrough = true) {
     this.#directory = directory;
     this.#syncMethod = syncMethod;
+    this.#writeThrough = writeThrough;
   }
 
   list(folder = ''): string[] {
@@ -37,7 +41,8 @@ export class NodeStorage implements Storage {
     const dsync = this.#syncMethod === 'dsync' ? O_DSYNC : 0;
     const flags = SAFELY | { read: O_RDONLY, write: O_RDWR | dsync, create: O_RDWR | O_CREAT | O_EXCL }[mode];
     const location = path.join(this.#directory, name);
-    return new NodeFile(name, location, fs.openSync(location, flags, 0o644), mode === 'write' && dsync !== 0);
+    const fd = fs.openSync(location, flags, 0o644);
+    return new NodeFile(name, location, fd, mode === 'write' && dsync !== 0, this.#writeThrough);
   }
 
   /** A rename always replaces; that it does not do so unasked is a matter of names that are never used twice. */
@@ -85,12 +90,16 @@ class NodeFile implements StorageFile {
   readonly #writesAreSynced: boolean;
   /** There may be something to sync that no such write of ours took along: bytes of an earlier process, or a new size. */
   #unsynced = true;
+  #closed = false;
+  readonly #writesThrough: boolean;
+  #through: ThroughFile | undefined;
 
-  constructor(name: string, location: string, fd: number, writesAreSynced: boolean) {
+  constructor(name: string, location: string, fd: number, writesAreSynced: boolean, writesThrough: boolean) {
     this.name = name;
     this.#location = location;
     this.#fd = fd;
     this.#writesAreSynced = writesAreSynced;
+    this.#writesThrough = writesThrough;
   }
 
   get descriptor(): number | undefined {
@@ -106,6 +115,13 @@ class NodeFile implements StorageFile {
   }
 
   write(views: readonly Uint8Array[], position: number): void {
+    const tail = this.#through?.tailBefore(position);
+    this.#through?.forgetTail();
+    if (tail === undefined) this.#write(views, position);
+    else this.#write([tail, ...views], position - tail.byteLength);
+  }
+
+  #write(views: readonly Uint8Array[], position: number): void {
     writeFully(views, position, (rest, at) =>
       rest.length === 1
         ? fs.writeSync(this.#fd, rest[0], 0, rest[0].byteLength, at)
@@ -118,6 +134,18 @@ class NodeFile implements StorageFile {
     return fillDirectly(this.#location, SAFELY, from, to);
   }
 
+  openThrough(): void {
+    if (this.#writesThrough) this.#through ??= ThroughFile.open(this.#location, SAFELY);
+  }
+
+  writeThrough(views: readonly Uint8Array[], bytes: number, position: number): boolean {
+    const through = this.#through;
+    if (through === undefined || !ThroughFile.takes(bytes, position)) return false;
+    if (through.write(views, bytes, position, (target, at) => this.read(target, at))) return true;
+    this.#closeThrough();
+    return false;
+  }
+
   sync(): void {
     if (this.#writesAreSynced && !this.#unsynced) return;
     fs.fdatasyncSync(this.#fd);
@@ -125,11 +153,25 @@ class NodeFile implements StorageFile {
   }
 
   truncate(size: number): void {
+    this.#through?.forgetTail();
     fs.ftruncateSync(this.#fd, size);
     this.#unsynced = true;
   }
 
   close(): void {
-    fs.closeSync(this.#fd);
+    // Never twice, whatever came of it: the number may be another file's by then.
+    if (this.#closed) return;
+    this.#closed = true;
+    try {
+      this.#closeThrough();
+    } finally {
+      fs.closeSync(this.#fd);
+    }
+  }
+
+  #closeThrough(): void {
+    const through = this.#through;
+    this.#through = undefined;
+    through?.close();
   }
 }

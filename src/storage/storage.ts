@@ -32,6 +32,17 @@ export interface StorageFile {
    * while the file has the name that it was opened by. Undefined where there is no such way.
    */
   fillDirectly?(from: number, to: number): number;
+  /** Makes {@link writeThrough} possible, where it is. Only while the file has the name that it was opened by. */
+  openThrough?(): void;
+  /**
+   * {@link write} and {@link sync} in one, past the page cache, for views of `bytes` bytes together. Returns whether it did
+   * that; false: not in this way, and a part of it may be in the file, so that `write` and `sync` have all of it to do.
+   * May throw as both of them do.
+   *
+   * Only while everything written before is on stable storage, which this does not see to; where the file's blocks exist
+   * already; and where zeros may come behind the views, up to the end of the block of 4 KiB.
+   */
+  writeThrough?(views: readonly Uint8Array[], bytes: number, position: number): boolean;
   /** Puts the file's bytes and its size on stable storage (fdatasync). Must not be retried after it threw. */
   sync(): void;
   truncate(size: number): void;

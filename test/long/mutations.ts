@@ -23,6 +23,8 @@ const READ = 'src/segments/read-segment.js';
 const FRAME = 'src/format/frame.js';
 const WALK = 'src/segments/walk.js';
 const VERDICT = 'src/recovery/verdict.js';
+const NODE_STORAGE = 'src/storage/node-storage.js';
+const THROUGH = 'src/storage/through-file.js';
 const COORDINATOR = 'src/coordinator/coordinator.js';
 
 function one(id: string, breaks: string, file: string, find: string, replace: string, ...tests: string[]): Mutation {
@@ -558,10 +560,58 @@ export const MUTATIONS: readonly Mutation[] = [
   one(
     'dsync-unsynced',
     'A file opened with O_DSYNC counts as synced from the beginning',
-    'src/storage/node-storage.js',
-    '#unsynced = true;\n    constructor',
-    '#unsynced = false;\n    constructor',
+    NODE_STORAGE,
+    '#unsynced = true;\n    #closed',
+    '#unsynced = false;\n    #closed',
     'storage',
+  ),
+  one(
+    'through-beside-unsynced',
+    'A group is written through while what was written before it is not synced',
+    SEQUENCER,
+    '|| !this.#clean)',
+    ')',
+    'write-through',
+  ),
+  one(
+    'through-refused-is-success',
+    'What could not be written through counts as written and synced',
+    SEQUENCER,
+    'if (!current.writeThrough(views, bytes))\n            return false;',
+    'current.writeThrough(views, bytes);',
+    'write-through',
+  ),
+  one(
+    'through-growing',
+    'A segment that grows is written through, behind the end of its file',
+    WRITER,
+    'if (this.growing || end + restOfPage(end) > this.info.fileBytes)\n            return false;',
+    '',
+    'write-through',
+  ),
+  one(
+    'through-short',
+    'A write through that took a part of the bytes counts as whole',
+    THROUGH,
+    '=== blocks.byteLength',
+    '> 0',
+    'write-through',
+  ),
+  one(
+    'through-not-synced',
+    'What is written through is not synced',
+    THROUGH,
+    '| O_DIRECT | O_DSYNC',
+    '| O_DIRECT',
+    'write-through',
+  ),
+  one(
+    'through-stale-tail',
+    'What was written in the ordinary way is written over with what stood there before',
+    NODE_STORAGE,
+    'this.#through?.forgetTail();\n        if (tail',
+    'if (tail',
+    'write-through',
   ),
   one(
     'later-version',

@@ -67,6 +67,7 @@ export class Life {
     this.segmentBytes = random.pick(SEGMENT_BYTES);
     this.keys = new LogKeys(random);
     this.disk = new SimulatedDisk(random);
+    this.disk.writesThrough = random.oneIn(2);
     this.syncer = random.oneIn(2) ? this.#newSyncer() : undefined;
     this.model.noted = (state) => this.keys.notedIn(state);
     this.disk.delay = (ms) => {

@@ -2,7 +2,7 @@ import type { ReadableFile, ReadableFiles } from '../../src/reader/files.js';
 import { segmentIdOf } from '../../src/segments/names.js';
 import { readFully, writeFully } from '../../src/storage/fully.js';
 import type { Storage, StorageFile } from '../../src/storage/storage.js';
-import { FaultCounts } from './fault-counts.js';
+import { FaultCounts, type FaultKind } from './fault-counts.js';
 import { type Move, Names } from './names.js';
 import type { Random } from './random.js';
 import { Sectors } from './sectors.js';
@@ -14,6 +14,7 @@ export type Call =
   | 'size'
   | 'read'
   | 'write'
+  | 'writeThrough'
   | 'sync'
   | 'truncate'
   | 'close'
@@ -54,6 +55,11 @@ export interface Faults {
   shortOneIn?: number;
 }
 
+/** What a write through takes whole. */
+const BLOCK_BYTES = 4096;
+/** About one in so many of them is refused, as by a filesystem that has no such way. */
+const REFUSED_ONE_IN = 64;
+
 /** A slow call takes up to this long. */
 const SLOW_MS = 3000;
 
@@ -61,6 +67,7 @@ const SLOW_MS = 3000;
 const POINTS: ReadonlySet<Call> = new Set([
   'create',
   'write',
+  'writeThrough',
   'sync',
   'truncate',
   'rename',
@@ -68,6 +75,11 @@ const POINTS: ReadonlySet<Call> = new Set([
   'makeFolder',
   'syncFolder',
 ]);
+
+const MIDDLE: Partial<Record<Call, FaultKind>> = {
+  sync: 'crash in the middle of a sync',
+  writeThrough: 'crash in the middle of a write through',
+};
 
 /**
  * A disk in memory that behaves as badly as a disk may. What was written is on the platter only after a sync, or at
@@ -78,6 +90,8 @@ export class SimulatedDisk implements Storage {
   random: Random;
   /** Bytes that all files together may take. */
   quotaBytes = Number.POSITIVE_INFINITY;
+  /** Whether files that are opened from here on can be written through. */
+  writesThrough = false;
   /** Called before each call that counts, with the file's name. */
   observe: ((call: Call, name: string) => void) | undefined;
   /** A sync of a file failed since the last power loss: what programs read may not be what is on the platter. */
@@ -238,6 +252,7 @@ export class SimulatedDisk implements Storage {
   #handle(name: string, file: Sectors): StorageFile {
     const generation = this.#generation;
     let open = true;
+    let through = false;
     this.openFiles++;
     const check = () => {
       if (generation !== this.#generation || !open) throw new CrashError();
@@ -262,6 +277,14 @@ export class SimulatedDisk implements Storage {
           check();
           return this.#write(file, rest.length === 1 ? rest[0] : Buffer.concat(rest), at);
         }),
+      openThrough: () => {
+        through = this.writesThrough;
+      },
+      writeThrough: (views, _, position) => {
+        check();
+        through &&= this.#writeThrough(file, Buffer.concat(views), position);
+        return through;
+      },
       sync: () => {
         check();
         const failing = () => {
@@ -310,6 +333,34 @@ export class SimulatedDisk implements Storage {
     };
     this.#perform('write', file.label, write, some);
     return count;
+  }
+
+  /** Whole blocks, and on the platter when it is over. Returns false when it was refused, or came short. */
+  #writeThrough(file: Sectors, bytes: Uint8Array, position: number): boolean {
+    const end = position + bytes.byteLength;
+    const blocks = Buffer.concat([bytes, Buffer.alloc(-end & (BLOCK_BYTES - 1))]);
+    if (file.unsynced) throw new Error('It was written through beside what is not synced.');
+    if (position + blocks.byteLength > file.size) throw new Error('It was written through behind the end of the file.');
+    if (this.random.oneIn(REFUSED_ONE_IN)) {
+      this.counts.add('write through refused');
+      return false;
+    }
+    let whole = false;
+    const some = () => {
+      file.write(blocks, position);
+      if (this.#crashed) return file.writeBack(this.random, this.counts);
+      this.syncFailed = true;
+      file.failSync(this.random, this.counts);
+    };
+    const all = () => {
+      const taken = this.#shortened(blocks, 'short write');
+      file.write(taken, position);
+      whole = taken.byteLength === blocks.byteLength;
+      if (whole) file.sync();
+      this.counts.add(whole ? 'written through' : 'written through in part');
+    };
+    this.#perform('writeThrough', file.label, all, some);
+    return whole;
   }
 
   /** As much of it as the disk has room for. */
@@ -369,7 +420,7 @@ export class SimulatedDisk implements Storage {
   #crashIn(call: Call, work: () => void, partly: (() => void) | undefined): never {
     this.#crashed = true;
     if (partly !== undefined) {
-      this.counts.add(call === 'sync' ? 'crash in the middle of a sync' : 'crash in the middle of a write');
+      this.counts.add(MIDDLE[call] ?? 'crash in the middle of a write');
       partly();
     } else {
       const done = this.random.oneIn(2);

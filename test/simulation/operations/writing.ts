@@ -12,7 +12,9 @@ export function publish(life: Life, producer: RingProducer): void {
     appends.push(ids.length);
     for (let records = random.oneIn(3) ? random.between(2, 6) : 1; records > 0; records--) ids.push(life.newId());
   }
-  const level = random.pick([Level.Memory, Level.Os, Level.Disk]);
+  // One that waits for less keeps all of its group from being written through.
+  const mixed = !life.disk.writesThrough || random.oneIn(12);
+  const level = mixed ? random.pick([Level.Memory, Level.Os, Level.Disk]) : Level.Disk;
   if (producer.publish(ids, appends, level, random.oneIn(2), life.keys.encoding()) === undefined) life.step();
 }
 
