@@ -1,5 +1,6 @@
 import fs from 'node:fs';
 import path from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { crc32 } from '../src/format/checksum.js';
 import { Field, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameType, frameBytes } from '../src/format/frame.js';
 import { decodeSegmentHeader } from '../src/format/segment-header.js';
@@ -41,6 +42,11 @@ export function framesIn(file: string): FoundFrame[] {
     offset += frameBytes(storedBytes);
   }
   return frames;
+}
+
+/** An idle log says in its file how far it is durable, a moment after its last record. Nothing is written behind that. */
+export async function untilStamped(file: string): Promise<void> {
+  while (framesIn(file).at(-1)?.type !== FrameType.Stamp) await setTimeout(1);
 }
 
 export function recordFrames(file: string): FoundFrame[] {

@@ -3,7 +3,7 @@ import path from 'node:path';
 import { repairLog, verifyLog, WriteAheadLog } from 'ringwal';
 import t, { type Test } from 'tap';
 import { Field, FrameType } from '../src/format/frame.js';
-import { type FoundFrame, forge, framesIn } from './forging.js';
+import { type FoundFrame, forge, framesIn, untilStamped } from './forging.js';
 import {
   collect,
   failsWith,
@@ -27,6 +27,7 @@ async function makeLogs(t: Test): Promise<{ closed: string; open: string }> {
   for (let i = 0; i < 12; i++) {
     await wal.appendMany([`${i}`, `${i} too`]);
     if (i === 5) await wal.rotate();
+    if (i === 8) await untilStamped(path.join(closed, segmentFiles(closed)[1]));
   }
   const open = temporaryDirectory(t);
   fs.cpSync(closed, open, { recursive: true });

@@ -5,6 +5,7 @@ import t from 'tap';
 import { inspectLog } from '../src/recovery/recover.js';
 import { NodeStorage } from '../src/storage/node-storage.js';
 import type { StorageFile } from '../src/storage/storage.js';
+import { untilStamped } from './forging.js';
 import { temporaryDirectory } from './helpers.js';
 
 /** A directory to which `change` happens between two calls of whoever reads it: before the n-th read of a file. */
@@ -54,6 +55,8 @@ t.test('damage that stays is reported to a reader beside a writer, too', async (
   t.teardown(() => log.close());
   for (let i = 0; i < 3; i++) await log.append('record');
   const name = fs.readdirSync(directory).find((file) => file.endsWith('.wal'))!;
+  // What the log writes next begins with the block in which it ends.
+  await untilStamped(path.join(directory, name));
   const file = fs.openSync(path.join(directory, name), 'r+');
   fs.writeSync(file, 'X', 8192 + 70);
   fs.closeSync(file);

@@ -40,7 +40,7 @@ const OPENER = 0;
 /** A lost wake-up costs this long and not forever. */
 const LONGEST_SLEEP_MS = 250;
 /** How long the log is idle before it says so in the file, for readers in other processes, and for recovery. */
-const STAMP_AFTER_MS = 5;
+const STAMP_AFTER_MS = 1;
 /** How long to look for more work before going to sleep: about what a wake-up costs. */
 const SPIN_US = availableParallelism() > 1 ? 50 : 0;
 const LOOKS_PER_CLOCK = 64;
