@@ -265,9 +265,8 @@ export class Sequencer {
   #writeThrough(current: SegmentWriter): boolean {
     const { views, bytes, flags } = this.#group;
     const now = this.#host.now();
-    if (this.#isFollowed(now)) return false;
+    if (this.#isFollowed(now) || this.#policy.isMixed(now)) return false;
     if ((flags & FrameFlag.WantsAny) !== FrameFlag.WantsDisk || !this.#clean) return false;
-    if (this.#host.syncer !== undefined && this.#policy.handsOver(now)) return false;
     const before = performance.now();
     if (!current.writeThrough(views, bytes)) return false;
     this.#unsyncedBytes = bytes;

@@ -42,7 +42,12 @@ export class SyncPolicy {
     this.#meanMs += (ms - this.#meanMs) * NEWEST;
   }
 
+  /** Whether some records ask for less than `disk`, or did a moment ago. */
+  isMixed(now: number): boolean {
+    return now < this.#mixedUntil;
+  }
+
   handsOver(now: number): boolean {
-    return now < this.#mixedUntil && this.#meanMs >= this.#worthMs;
+    return this.isMixed(now) && this.#meanMs >= this.#worthMs;
   }
 }
