@@ -70,6 +70,23 @@ t.test('the actor is told of readers from when the first waits until the last on
   t.equal(rig.followed, false);
 });
 
+t.test('a read that follows counts until it is over, whether it waits or catches up', async (t) => {
+  const rig = new Rig();
+  const overs = [rig.commits.follow(), rig.commits.follow()];
+  t.equal(rig.followed, true);
+  t.equal(rig.levels, 0);
+  const waiting = rig.read(1);
+  rig.commit(1);
+  t.equal(await waiting, 'reached');
+  t.equal(rig.followed, true, 'it reads what came');
+  overs[0]();
+  t.equal(rig.followed, true, 'one of two is over');
+  rig.commits.rejectAll(new WalError('ERR_WAL_CLOSED', 'closed'));
+  t.equal(rig.followed, true);
+  overs[1]();
+  t.equal(rig.followed, false);
+});
+
 t.test('a reader of what is there already is served at once, and nobody is told for longer', async (t) => {
   const rig = new Rig();
   rig.commit(5);

@@ -41,6 +41,8 @@ export class Commits {
   readonly #waiters: Set<Waiter>[] = Array.from({ length: LEVELS }, () => new Set());
   /** How many of the waiters are readers. */
   #readers = 0;
+  /** Reads that follow the log, whether they wait or have some to catch up with. */
+  #followers = 0;
   /** Levels that somebody listens to. */
   #listened = 0;
 
@@ -92,6 +94,16 @@ export class Commits {
       // It may have been reached before the actor knew of our interest.
       this.look();
     });
+  }
+
+  /** Somebody begins to follow the log; the result says that it is over, once. */
+  follow(): () => void {
+    this.#followers++;
+    this.#updateInterest();
+    return () => {
+      this.#followers--;
+      this.#updateInterest();
+    };
   }
 
   /** The actor's message came: see how far it is. */
@@ -165,7 +177,11 @@ export class Commits {
   }
 
   #updateInterest(): void {
-    Atomics.store(this.#control.slots, Slot.interest, this.#interest() | (this.#readers > 0 ? FOLLOWED : 0));
+    Atomics.store(
+      this.#control.slots,
+      Slot.interest,
+      this.#interest() | (this.#readers + this.#followers > 0 ? FOLLOWED : 0),
+    );
   }
 
   #add(level: number, waiter: Waiter): void {

@@ -217,6 +217,7 @@ export class Coordinator {
       readable: async () => os(),
       liveEnd: (id) => (control.get(Counter.segmentId) === id ? control.get(Counter.segmentOffset) : undefined),
       liveIndex: (segmentId) => this.#liveIndex(segmentId),
+      followed: () => this.commits.follow(),
       watermark,
       reached: async (level, lsn, signal) => {
         try {

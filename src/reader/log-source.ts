@@ -18,6 +18,8 @@ export interface LogSource {
   liveEnd(segmentId: number): number | undefined;
   /** The sparse index, so far, of a segment that is still written; undefined when only the file knows. */
   liveIndex(segmentId: number): Promise<readonly IndexEntry[] | undefined>;
+  /** A read begins that follows the log, and will want what is written next; the result says that it is over. */
+  followed?(): () => void;
   /** The highest LSN committed at a level, of those that can be read. */
   watermark(level: number): Lsn;
   /** Resolves once `watermark(level) >= lsn`, or to false when the log was closed. Rejects with the signal's reason. */

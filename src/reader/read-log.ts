@@ -44,6 +44,7 @@ export async function* readLog(source: LogSource, request: ReadRequest): AsyncGe
   if (source.catalog.outdated) await source.catalog.refresh();
   const cursor = new LogCursor(source, from, { decoder: request.decoder });
   let records = 0;
+  const over = follow === undefined ? undefined : source.followed?.();
   try {
     for (;;) {
       cursor.checkPlace();
@@ -65,6 +66,7 @@ export async function* readLog(source: LogSource, request: ReadRequest): AsyncGe
       signal.throwIfAborted();
     }
   } finally {
+    over?.();
     await cursor.close();
   }
 }

@@ -46,7 +46,7 @@ export const Slot = {
   actorLoad: 4 * APART + 2,
 } as const;
 
-/** In {@link Slot.interest}: some of those who wait are readers, which will read from the file what comes next. */
+/** In {@link Slot.interest}: there are readers that follow, and will read from the file what comes next. */
 export const FOLLOWED = 1 << 8;
 
 export const LogPhase = { Running: 0, Failed: 1, Closed: 2 } as const;

@@ -75,7 +75,7 @@ export interface LogStart {
 const GROUP_BYTES = 4 * 1024 * 1024;
 /** Size of the first segment of a run, which is made while its first records wait. */
 const STARVED_SEGMENT_BYTES = 4 * 1024 * 1024;
-/** How long after a reader waited for the next record it counts as following: it reads between two waits. */
+/** How long after the last reader that followed, or waited, the log counts as followed: another may come, as a loop begins anew. */
 const FOLLOWED_FOR_MS = 1000;
 
 /**
@@ -277,7 +277,7 @@ export class Sequencer {
     return true;
   }
 
-  /** Whether readers waited for the next record a moment ago. */
+  /** Whether somebody reads what is written, or did a moment ago. */
   #isFollowed(now: number): boolean {
     if ((Atomics.load(this.#control.slots, Slot.interest) & FOLLOWED) !== 0)
       this.#followedUntil = now + FOLLOWED_FOR_MS;
