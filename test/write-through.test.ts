@@ -8,6 +8,7 @@ import { nodeFiles } from '../src/reader/files.js';
 import { type Control, Counter, FOLLOWED, Slot } from '../src/ring/control.js';
 import { RingSlot } from '../src/ring/ring.js';
 import { prepareSpare } from '../src/segments/prepare.js';
+import { withFile } from '../src/segments/read-segment.js';
 import type { Syncer } from '../src/sequencer/syncer.js';
 import { pageAligned } from '../src/storage/direct-io.js';
 import { NodeStorage, type SyncMethod } from '../src/storage/node-storage.js';
@@ -166,6 +167,25 @@ t.test('a file is written through to its very end, and does not become longer', 
     t.ok(watched.holds());
     t.ok(watched.through(watched.content(3)));
     t.ok(watched.holds());
+  }
+  t.end();
+});
+
+t.test('a file that ends before the write does becomes longer, by whole blocks', REAL, (t) => {
+  const { directory, location } = filledFile(t, 100);
+  const file = new NodeStorage(directory).open('file', 'write');
+  t.teardown(() => file.close());
+  file.openThrough!();
+  const random = new Random(3);
+  let expected = Buffer.alloc(100, 0xaa);
+  for (const length of [10, 5000, 4096, 1, 300_000, 4095, 20_000]) {
+    const bytes = Buffer.from(random.bytes(length));
+    t.ok(file.writeThrough!(viewsOf(bytes), length, expected.byteLength));
+    expected = Buffer.concat([expected, bytes]);
+    t.equal(file.size(), roundUp(expected.byteLength));
+    const whole = Buffer.concat([expected, Buffer.alloc(file.size() - expected.byteLength)]);
+    t.ok(fs.readFileSync(location).equals(whole), `${length} bytes`);
+    if (length === 4096) file.write([bytes], expected.byteLength - length);
   }
   t.end();
 });
@@ -514,6 +534,8 @@ t.test('a file that was refused keeps one descriptor, and an error both until it
 /** A disk whose files can be written through, which notes how the segments are written behind their headers. */
 class ThroughDisk extends SimulatedDisk {
   notes: string[] = [];
+  /** Whether what is written through may end behind the end of its file. */
+  mayGrow = false;
   /** Files that were opened to be written through, as they were called then. */
   readonly opened = new Set<string>();
   /** Makes a write, and a sync, in the place of both of them. */
@@ -555,7 +577,8 @@ class ThroughDisk extends SimulatedDisk {
       const end = position + views.reduce((sum, { byteLength }) => sum + byteLength, 0);
       if (!opened.has(file.name)) throw new Error(`${file.name} was not opened for it.`);
       if (end !== position + bytes) throw new Error(`${bytes} bytes were to be written, not ${end - position}.`);
-      if (roundUp(end) > file.size()) throw new Error(`${file.name} has no such block.`);
+      const size = file.size();
+      if (position > size || (roundUp(end) > size && !this.mayGrow)) throw new Error(`${file.name} has no such block.`);
       const whole = [...views, new Uint8Array(roundUp(end) - end)];
       return this.through(() => write(whole, position), sync);
     };
@@ -791,21 +814,92 @@ t.test('nothing goes through while the syncer is at it', (t) => {
   t.end();
 });
 
-t.test('a segment that grows is neither opened to be written through, nor written so', (t) => {
-  const log = throughLog();
+/** A log whose current segment grows, and is written through like any other. */
+function growingLog(disk = new ThroughDisk()): ThroughLog {
+  const log = throughLog({ disk });
+  disk.mayGrow = true;
   while (log.control.get(Counter.growing) === 0) log.appendUntilRotated(Level.Disk);
-  t.ok(log.disk.take().includes('through'), 'the one before was');
-  t.equal(log.disk.opened.size, 1);
-  for (let i = 0; i < 10; i++) t.same(group(log), ORDINARY);
-  t.same(
-    watermarks(log).map((lsn) => lsn - log.watermark(Level.Memory)),
-    [0, 0, 0],
-  );
-  log.sequencer.addSpare(prepareSpare(log.disk, 64 * 1024));
+  disk.take();
+  return log;
+}
+
+t.test('a segment that grows is written through, behind the end of its file', async (t) => {
+  const log = growingLog();
+  for (let i = 0; i < 30; i++) t.same(group(log), ['through']);
+  t.same(new Set(watermarks(log)).size, 1);
+  const last = log.watermark(Level.Disk);
+  t.same(group(log, Level.Os), ['write'], 'and in the ordinary way as well');
+  log.disk.crash();
+  const again = SimulatedLog.reopen(log.disk, 'power');
+  t.ok(again.recovered.end.lastLsn >= last, `${again.recovered.end.lastLsn} of ${last} are there`);
+  t.equal((await again.read()).length, again.recovered.end.lastLsn);
+});
+
+t.test('a segment that grew by whole blocks ends with its seal all the same', (t) => {
+  const log = growingLog();
+  for (let i = 0; i < 3; i++) group(log);
+  const file = log.disk.list().findLast((name) => name.endsWith('.wal'))!;
+  const size = () => withFile(log.disk, file, (open) => open.size());
+  t.equal(size() % BLOCK, 0);
   log.sequencer.rotate();
-  log.disk.take();
-  t.same(group(log), ['through'], 'the prepared one behind it is again');
+  t.same(log.disk.take().slice(0, 3), ['sync', 'write', 'sync']);
+  const { endOffset, fileBytes } = log.sequencer.sealed.at(-1)!;
+  t.equal(fileBytes, endOffset);
+  t.equal(size(), endOffset, 'the zeros behind it are cut off');
   t.end();
+});
+
+t.test('what a full disk does not take behind the end of a segment is refused, and is not there later', async (t) => {
+  const fates: [string, ThroughDisk['through']][] = [
+    ['it says so', () => failing('ENOSPC')],
+    [
+      'it says so, with all of it in the file',
+      (write) => {
+        write();
+        return failing('ENOSPC');
+      },
+    ],
+    [
+      'it takes a part',
+      (write) => {
+        write();
+        return false;
+      },
+    ],
+  ];
+  for (const [what, through] of fates) {
+    await t.test(what, async (t) => {
+      const log = growingLog();
+      const { disk } = log;
+      group(log);
+      const before = watermarks(log);
+      const last = before[0];
+      const ordinary = disk.through;
+      disk.through = (write, sync) => {
+        disk.through = ordinary;
+        try {
+          return through(write, sync);
+        } finally {
+          disk.arm({ failAt: 1, failing: ['write'], errno: 'ENOSPC' });
+        }
+      };
+      const refused = log.append(Level.Disk, 3);
+      log.sequencer.step();
+      log.collect();
+      disk.arm();
+      t.equal(log.sequencer.failed, false);
+      t.same(log.rejected.at(-1)?.ids, refused.ids);
+      t.same(watermarks(log), before, 'nobody heard of it');
+      disk.take();
+      group(log);
+      t.same(watermarks(log), [last + 1, last + 1, last + 1], 'no LSN was lost to what was refused');
+      disk.crash();
+      const again = SimulatedLog.reopen(disk, 'power');
+      const ids = await again.read();
+      t.equal(ids.length, last + 1);
+      t.notOk(ids.some((id) => refused.ids.includes(id!)));
+    });
+  }
 });
 
 t.test('a segment that does not end with a block is written through as far as its blocks are whole', (t) => {

@@ -69,8 +69,8 @@ export class SegmentWriter {
     const { bytes, headerCrc } = encodeSegmentHeader({ ...fields, createdAt, flags, segmentBytes: spare.bytes });
     const prepared = storage.open(spare.name, 'write');
     try {
-      // Before it is renamed. The blocks of a segment that grows do not exist.
-      if (spare.growing === undefined) prepared.openThrough?.();
+      // Before it is renamed.
+      prepared.openThrough?.();
       prepared.write([bytes], 0);
       prepared.sync();
       storage.rename(spare.name, name);
@@ -153,8 +153,14 @@ export class SegmentWriter {
    */
   writeThrough(views: readonly Uint8Array[], bytes: number): boolean {
     const end = this.info.endOffset + bytes;
-    if (this.growing || end + restOfPage(end) > this.info.fileBytes) return false;
-    if (this.#file.writeThrough?.(views, bytes, this.info.endOffset) !== true) return false;
+    if (end + restOfPage(end) > this.info.fileBytes) return false;
+    try {
+      if (this.#file.writeThrough?.(views, bytes, this.info.endOffset) !== true) return false;
+    } catch (error) {
+      // The disk is full, which `write` finds out again: it takes back what there is of it.
+      if (!this.growing || !isNoSpace(error)) throw error;
+      return false;
+    }
     this.info.endOffset = end;
     return true;
   }

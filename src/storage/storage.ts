@@ -39,8 +39,8 @@ export interface StorageFile {
    * that; false: not in this way, and a part of it may be in the file, so that `write` and `sync` have all of it to do.
    * May throw as both of them do.
    *
-   * Only while everything written before is on stable storage, which this does not see to; where the file's blocks exist
-   * already; and where zeros may come behind the views, up to the end of the block of 4 KiB.
+   * Only while everything written before is on stable storage, which this does not see to; and where zeros may come behind
+   * the views, up to the end of the block of 4 KiB, also where the file ended before and is longer then.
    */
   writeThrough?(views: readonly Uint8Array[], bytes: number, position: number): boolean;
   /** Puts the file's bytes and its size on stable storage (fdatasync). Must not be retried after it threw. */

@@ -582,11 +582,11 @@ export const MUTATIONS: readonly Mutation[] = [
     'write-through',
   ),
   one(
-    'through-growing',
-    'A segment that grows is written through, behind the end of its file',
+    'through-full-disk-poisons',
+    'A disk that is full when a segment that grows is written through ends the log',
     WRITER,
-    'if (this.growing || end + restOfPage(end) > this.info.fileBytes)\n            return false;',
-    '',
+    'if (!this.growing || !isNoSpace(error))\n                throw error;\n            return false;',
+    'throw error;',
     'write-through',
   ),
   one(

@@ -27,6 +27,7 @@ export const FAULT_KINDS = [
   'no space: the disk takes a part and is full',
   'short write',
   'written through',
+  'written through behind the end of the file',
   'written through in part',
   'write through refused',
   'short read',

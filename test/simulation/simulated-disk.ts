@@ -340,20 +340,25 @@ export class SimulatedDisk implements Storage {
     const end = position + bytes.byteLength;
     const blocks = Buffer.concat([bytes, Buffer.alloc(-end & (BLOCK_BYTES - 1))]);
     if (file.unsynced) throw new Error('It was written through beside what is not synced.');
-    if (position + blocks.byteLength > file.size) throw new Error('It was written through behind the end of the file.');
+    if (position > file.size) throw new Error('It was written through behind the end of the file.');
     if (this.random.oneIn(REFUSED_ONE_IN)) {
       this.counts.add('write through refused');
       return false;
     }
     let whole = false;
     const some = () => {
+      if (!this.#crashed && this.#faults.errno === 'ENOSPC') {
+        // Before there is anything to sync.
+        return file.write(blocks.subarray(0, this.random.below(blocks.byteLength + 1)), position);
+      }
       file.write(blocks, position);
       if (this.#crashed) return file.writeBack(this.random, this.counts);
       this.syncFailed = true;
       file.failSync(this.random, this.counts);
     };
     const all = () => {
-      const taken = this.#shortened(blocks, 'short write');
+      const taken = this.#fitting(file, this.#shortened(blocks, 'short write'), position);
+      if (position + taken.byteLength > file.size) this.counts.add('written through behind the end of the file');
       file.write(taken, position);
       whole = taken.byteLength === blocks.byteLength;
       if (whole) file.sync();
