@@ -41,8 +41,9 @@ const OPENER = 0;
 const LONGEST_SLEEP_MS = 250;
 /** How long the log is idle before it says so in the file, for readers in other processes, and for recovery. */
 const STAMP_AFTER_MS = 1;
+const PROCESSORS = availableParallelism();
 /** How long to look for more work before going to sleep: about what a wake-up costs. */
-const SPIN_US = availableParallelism() > 1 ? 50 : 0;
+const SPIN_MS = PROCESSORS > 1 ? 0.05 : 0;
 const LOOKS_PER_CLOCK = 64;
 
 function wakeUp(send: () => void): void {
@@ -161,10 +162,20 @@ function answerRequests(sequencer: Sequencer): void {
   }
 }
 
+/**
+ * Whether a producer that was woken may be waiting for the processor that this thread looks for work on. Where there are
+ * several, another one has something for it before long: two threads at `os` come to 1.3 to 1.5 times as many commits so, and beside
+ * a thread at `disk` one of them is answered in half the time. With more of them than processors all are taken.
+ */
+function mayBeInTheWay(): boolean {
+  const producers = control.activeProducers;
+  return sentForSomebody && (producers <= 1 || producers > PROCESSORS);
+}
+
 /** Waits until the bell differs from `bell`: a short while awake, then asleep. */
 function waitForBell(bell: number, sequencer: Sequencer): void {
   const { slots } = control;
-  const until = performance.now() + (sentForSomebody ? 0 : SPIN_US / 1000);
+  const until = performance.now() + (mayBeInTheWay() ? 0 : SPIN_MS);
   sentForSomebody = false;
   // Also with no time to spare: what has come by now needs no wake-up.
   do {
