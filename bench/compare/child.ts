@@ -105,7 +105,7 @@ async function reader({ contender, how, directory }: TaskOf<'read'>): Promise<()
 async function logReader(how: TaskOf<'read'>['how'], directory: string): Promise<() => Promise<number>> {
   const log = await WriteAheadLog.open(directory, { readOnly: true });
   const { lastLsn } = log.recovery;
-  const bytes = how === 'walk' ? bytesToWalk() : new Uint8Array();
+  const bytes = how === 'walk' || how === 'both' ? bytesToWalk() : new Uint8Array();
   const passes: Record<typeof how, () => Promise<unknown> | unknown> = {
     records: async () => {
       for await (const _ of log.read().batches());
@@ -114,6 +114,10 @@ async function logReader(how: TaskOf<'read'>['how'], directory: string): Promise
     verify: () => verifyLog(directory),
     walk: () => walkInMemory(bytes, lastLsn),
     checksum: () => readAndChecksum(directory),
+    both: () => {
+      readAndChecksum(directory);
+      walkInMemory(bytes, lastLsn);
+    },
   };
   return async () => {
     await passes[how]();

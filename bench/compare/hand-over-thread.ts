@@ -2,8 +2,8 @@ import fs from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { GROUPS, type HandOverData, Shared } from './hand-over.js';
 
-/** The other side of a hand-over: writes the groups at the end of a file, and syncs it. */
-const { slots, bytes: ring, file, fileBytes } = workerData as HandOverData;
+/** The other side of a hand-over: writes the groups at the end of a file, and syncs it if that is wanted. */
+const { slots, bytes: ring, file, syncs, fileBytes } = workerData as HandOverData;
 const memory = new Uint8Array(ring);
 const LOOKS = 20_000;
 const fd = fs.openSync(file, 'w');
@@ -13,11 +13,11 @@ if (fileBytes !== undefined) {
 }
 parentPort!.postMessage('ready');
 
-/** How many groups were handed over, once it is more than `synced`; undefined when it is over. */
-function next(synced: number): number | undefined {
+/** How many groups were handed over, once it is more than `done`; undefined when it is over. */
+function next(done: number): number | undefined {
   for (let looks = 1; Atomics.load(slots, Shared.over) === 0; looks++) {
     const handedOver = Atomics.load(slots, Shared.handedOver);
-    if (handedOver !== synced) return handedOver;
+    if (handedOver !== done) return handedOver;
     if (looks % LOOKS !== 0) continue;
     Atomics.store(slots, Shared.sleeps, 1);
     Atomics.wait(slots, Shared.handedOver, handedOver, 100);
@@ -35,16 +35,16 @@ function write(views: Uint8Array[], position: number): number {
 }
 
 let position = 0;
-let synced = 0;
-for (let handedOver = next(synced); handedOver !== undefined; handedOver = next(synced)) {
+let done = 0;
+for (let handedOver = next(done); handedOver !== undefined; handedOver = next(done)) {
   const views: Uint8Array[] = [];
-  for (let group = synced; group < handedOver; group++) {
+  for (let group = done; group < handedOver; group++) {
     const place = Shared.places + 2 * (group % GROUPS);
     views.push(memory.subarray(slots[place], slots[place] + slots[place + 1]));
   }
   position = write(views, position);
-  fs.fdatasyncSync(fd);
-  synced = handedOver;
-  Atomics.store(slots, Shared.synced, synced);
+  if (syncs) fs.fdatasyncSync(fd);
+  done = handedOver;
+  Atomics.store(slots, Shared.done, done);
 }
 fs.closeSync(fd);

@@ -14,8 +14,8 @@ const APART = 32;
 export const Shared = {
   /** Groups handed over so far. Written by the one that appends; its bytes and places below are there before it moves. */
   handedOver: 0,
-  /** Groups synced so far. Written by the other. */
-  synced: APART,
+  /** Groups synced so far, or written where nothing is synced. Written by the other. */
+  done: APART,
   /** 1 while the other sleeps on `handedOver`, or is about to. Written by it. */
   sleeps: 2 * APART,
   /** 1 once it is to end. Written by the one that appends. */
@@ -31,6 +31,8 @@ export interface HandOverData {
   slots: Int32Array;
   bytes: SharedArrayBuffer;
   file: string;
+  /** Answers come behind a sync; false: behind the write. */
+  syncs: boolean;
   /** Size of a file that is made beforehand and written over again and again. Undefined: it grows. */
   fileBytes: number | undefined;
 }
@@ -41,7 +43,7 @@ const STAGE_BYTES = 16 * 1024;
 
 /**
  * The least that any log does whose I/O is in a thread of its own: copies records into shared memory, hands groups of them
- * over, has the other thread write them at the end of a file and sync it, and answers. In the quickest way that ringwal
+ * over, has the other thread write them at the end of a file, and sync it at `disk`, and answers. In the quickest way that ringwal
  * knows of, too, and with all in flight known beforehand; but with no checksums, frames or LSNs, no second producer, no
  * segments, no limit on what waits and no failures. Nothing that can be read again.
  */
@@ -51,6 +53,7 @@ export class HandOver implements Contender {
   readonly #ring: Buffer;
   readonly #stage = Buffer.allocUnsafeSlow(STAGE_BYTES);
   readonly #payload: Buffer;
+  readonly #syncs: boolean;
   readonly #most: number;
   readonly #groupBytes: number;
   readonly #groups: Group[] = [];
@@ -69,7 +72,8 @@ export class HandOver implements Contender {
     return handOver;
   }
 
-  private constructor({ inFlight, recordBytes }: Work, directory: string, fileBytes: number | undefined) {
+  private constructor({ inFlight, recordBytes, level }: Work, directory: string, fileBytes: number | undefined) {
+    this.#syncs = level === 'disk';
     this.#payload = Buffer.alloc(recordBytes, 'x');
     this.#most = inFlight >= WORTH_HALVING && inFlight <= 2 * WORTH_HALVING ? Math.ceil(inFlight / 2) : inFlight;
     this.#groupBytes = this.#most * recordBytes + 8;
@@ -77,7 +81,7 @@ export class HandOver implements Contender {
     const bytes = new SharedArrayBuffer(4 * this.#groupBytes + 2 * STAGE_BYTES);
     this.#ring = Buffer.from(bytes);
     const file = path.join(directory, 'handed-over');
-    const data: HandOverData = { slots: this.#slots, bytes, file, fileBytes };
+    const data: HandOverData = { slots: this.#slots, bytes, file, syncs: this.#syncs, fileBytes };
     this.#worker = new Worker(new URL('./hand-over-thread.js', import.meta.url), { workerData: data });
   }
 
@@ -96,7 +100,7 @@ export class HandOver implements Contender {
   }
 
   syncs(): number {
-    return Atomics.load(this.#slots, Shared.synced);
+    return this.#syncs ? Atomics.load(this.#slots, Shared.done) : 0;
   }
 
   async close(): Promise<void> {
@@ -136,7 +140,7 @@ export class HandOver implements Contender {
   }
 
   readonly #poll = (): void => {
-    const unanswered = this.#handedOver - Atomics.load(this.#slots, Shared.synced);
+    const unanswered = this.#handedOver - Atomics.load(this.#slots, Shared.done);
     while (this.#groups.length > unanswered) this.#groups.shift()!.answer();
     this.#polling = this.#groups.length > 0;
     if (this.#polling) setImmediate(this.#poll);

@@ -4,11 +4,15 @@ import path from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { WriteAheadLog } from 'ringwal';
 import type { Measurement } from '../../src/cli/bench/load.js';
+import type { ContenderName } from './contenders.js';
 import { openSqlite } from './peers.js';
 import type { Loaded, Task, ThreadLoad } from './task.js';
 import type { ThreadData, ThreadMessage } from './thread.js';
 
 type LoadTask = Task & { op: 'load' };
+
+/** Those whose threads write to one log. The others have a file each. */
+const SHARING = new Set<ContenderName>(['ringwal', 'lmdb', 'lmdb-sync', 'level-put', 'level-batch', 'sqlite']);
 
 /** Loads a contender from several threads at once, the main thread looking on. */
 export async function loadFromThreads(task: LoadTask, threads: ThreadLoad[]): Promise<Loaded> {
@@ -17,7 +21,7 @@ export async function loadFromThreads(task: LoadTask, threads: ThreadLoad[]): Pr
   // Made by one thread, so that not all of them make it at once.
   if (task.contender === 'sqlite') openSqlite(path.join(task.directory, 'sqlite'), true).close();
   const workers = threads.map((each, thread) => {
-    const directory = task.contender === 'raw' ? path.join(task.directory, String(thread)) : task.directory;
+    const directory = SHARING.has(task.contender) ? task.directory : path.join(task.directory, String(thread));
     fs.mkdirSync(directory, { recursive: true });
     const handle = log && { ...log.producer(), defaultLevel: each.level === 'os' ? 1 : 2 };
     const workerData: ThreadData = {

@@ -15,6 +15,7 @@ const WORKS: { what: string; lanes: Lane[] }[] = [
     lanes: [
       ['ringwal', 'records', 'ringwal, read().batches()'],
       ['ringwal', 'walk', BARE],
+      ['ringwal', 'both', 'read, zlib.crc32, then the bare loop'],
       ['lmdb', 'records', 'lmdb, getRange'],
       ['level-batch', 'records', 'classic-level, iterator'],
       ['sqlite', 'records', 'better-sqlite3, iterate'],

@@ -39,8 +39,8 @@ export type Task =
   | { op: 'open'; contender: ContenderName; directory: string; crash?: boolean }
   | { op: 'disk'; directory: string; seconds: number };
 
-/** `walk`: objects for bytes that lie in memory. `checksum`: the files read and checksummed. */
-export type How = 'records' | 'replay' | 'verify' | 'walk' | 'checksum';
+/** `walk`: objects for bytes that lie in memory. `checksum`: the files read and checksummed. `both`: one after the other. */
+export type How = 'records' | 'replay' | 'verify' | 'walk' | 'checksum' | 'both';
 
 export interface Loaded extends Measurement {
   /** From the process's beginning to its end. */

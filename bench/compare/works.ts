@@ -38,14 +38,14 @@ function checkpointed(work: Work): Work {
   return { ...work, name: `${work.name}, checkpoints`, checkpoints: true };
 }
 
-/** `os` commits alone, and beside a thread that commits at `disk` all the time. */
+/** `os` commits alone, and beside a thread that commits at `disk` all the time. The bare hand-over has a file and an I/O thread for each. */
 const OS_ALONE: ThreadLoad[] = [{ level: 'os', inFlight: 1 }];
 export const ISOLATION: [alone: Event, beside: Event] = [
-  { name: 'os alone', work: workOf(1, 100, 'os'), runners: ['ringwal'], threads: OS_ALONE },
+  { name: 'os alone', work: workOf(1, 100, 'os'), runners: ['ringwal', 'hand-over'], threads: OS_ALONE },
   {
     name: 'os beside disk',
     work: workOf(1, 100, 'os'),
-    runners: ['ringwal'],
+    runners: ['ringwal', 'hand-over'],
     threads: [...OS_ALONE, { level: 'disk', inFlight: 64 }],
   },
 ];

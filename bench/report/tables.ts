@@ -85,7 +85,7 @@ const BOUNDS: Row['runner'][] = ['promises', 'hand-over', 'hand-over-again'];
 
 /** How many times as quick as the gathering loop: the hand-over to another thread by itself, and the log. */
 function bounds({ rows }: Comparison): string {
-  const events = rows.filter(({ runner }) => runner === 'hand-over').map(({ event }) => event);
+  const events = rows.filter(({ runner }) => runner === 'hand-over-again').map(({ event }) => event);
   const of = (event: string, runner: string) =>
     rows.find((row) => row.event === event && row.runner === runner)?.rounds ?? [];
   const ratio = (event: string, one: string, other: string) => {
@@ -146,8 +146,9 @@ function eventTables({ rows }: Comparison, wanted: (row: Row) => boolean): strin
 function isolation({ rows }: Comparison): string {
   const of = rows.filter(({ event }) => event.startsWith('os '));
   return table(
-    ['`os` commits, 1 in flight', 'p50 ms', 'p99 ms'],
-    of.map(({ event, median }) => [event, figure(median.p50Ms), figure(median.p99Ms)]),
+    ['`os` commits, 1 in flight', 'contender', 'p50 ms', 'p99 ms'],
+    of.map(({ event, label, median }) => [event, label, figure(median.p50Ms), figure(median.p99Ms)]),
+    2,
   );
 }
 
