@@ -147,7 +147,7 @@ function sealAt(file: StorageFile, header: SegmentHeader, offset: number, end: n
     sealed: true,
     lastLsn: frame.firstLsn - 1,
     endOffset: end,
-    // A prepared file is only ever cut to the end of a seal that was synced. One that grew ends there from the beginning.
+    // A prepared file is only ever cut to the end of a seal that was synced. One that grew may end there from the beginning.
     unprovenFrom: (header.flags & SegmentFlag.Growing) === 0 ? end : offset,
     headerCrc: frame.headerCrc,
     timestamp: frame.timestamp,

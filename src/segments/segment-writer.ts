@@ -256,7 +256,7 @@ export class SegmentWriter {
   /** Cuts a sealed segment's unused end off. Not synced: that the file is longer after a crash is harmless. */
   trim(): void {
     const { endOffset } = this.info;
-    // One that grew ends there already, and cutting nothing off costs ext4 some milliseconds.
+    // One that grew ends there already, but for a seal in the block that it ended with; and cutting nothing off costs ext4 some milliseconds.
     if (this.#file.size() !== endOffset) this.#file.truncate(endOffset);
     this.info.fileBytes = endOffset;
   }

@@ -590,6 +590,22 @@ export const MUTATIONS: readonly Mutation[] = [
     'write-through',
   ),
   one(
+    'through-error-retried',
+    'An error of the disk in a segment that grows is followed by another attempt, in the ordinary way',
+    WRITER,
+    'if (!this.growing || !isNoSpace(error))\n                throw error;\n            return false;',
+    'return false;',
+    'write-through',
+  ),
+  one(
+    'through-behind-end',
+    'A prepared segment is written through behind its end',
+    WRITER,
+    'if (end + restOfPage(end) > this.info.fileBytes)\n            return false;',
+    '',
+    'write-through',
+  ),
+  one(
     'through-short',
     'A write through that took a part of the bytes counts as whole',
     THROUGH,
